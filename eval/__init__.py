@@ -1,0 +1,1 @@
+"""Checks of fitted labels: held-out scores and the rewritten layer."""

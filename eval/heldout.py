@@ -1,0 +1,218 @@
+"""Scores of all labels on held-out documents at the natural base rate (design.md, 7.1)."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from labeler.cache import LatentCache
+from labeler.eval.bootstrap import document_weights, interval
+from labeler.eval.ranking import RankHistogram
+from labeler.labels import Budget, LabelSet
+from labeler.tokens import HELDOUT, Tokens
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+_SUMS = ("n", "fires", "called", "hit", "predicted", "predicted2", "act", "act2", "product")
+
+
+@dataclass(frozen=True, eq=False)
+class HeldoutFirings:
+    """True firings of a hookpoint on the held-out split, by context (CSR).
+
+    Attributes
+    ----------
+    start : int64 [n_ctx * ctx_len + 1]
+        Where each position's firings begin.
+    latent : int32 [n_firings]
+    act : float32 [n_firings]
+    n_latents : int
+    """
+
+    start: npt.NDArray[np.int64]
+    latent: npt.NDArray[np.int32]
+    act: Floats
+    n_latents: int
+
+    @classmethod
+    def make(
+        cls,
+        position: npt.NDArray[np.integer],
+        latent: npt.NDArray[np.integer],
+        act: Floats,
+        *,
+        n_positions: int,
+        n_latents: int,
+    ) -> "HeldoutFirings":
+        """From firings ordered by flat position of the held-out contexts, counted from 0."""
+        counts = np.bincount(position, minlength=n_positions)
+        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        return cls(start, latent.astype(np.int32), act.astype(np.float32), n_latents)
+
+    def dense(self, begin: int, end: int) -> Floats:
+        """Activations at flat positions begin to end - 1, float32 [end - begin, n_latents]."""
+        out = np.zeros((end - begin, self.n_latents), dtype=np.float32)
+        low, high = self.start[begin], self.start[end]
+        row = np.repeat(np.arange(end - begin), np.diff(self.start[begin : end + 1]))
+        out[row, self.latent[low:high]] = self.act[low:high]
+        return out
+
+    @property
+    def count(self) -> npt.NDArray[np.int64]:
+        """Firings of each latent, int64 [n_latents]."""
+        return np.bincount(self.latent, minlength=self.n_latents)
+
+
+@dataclass(frozen=True, eq=False)
+class DocumentSums:
+    """Sums per (document, latent) that every threshold score and its interval follow from.
+
+    Each float64 [n_documents, n_latents]; `n` float64 [n_documents, 1].
+    """
+
+    n: Doubles
+    fires: Doubles
+    called: Doubles
+    hit: Doubles
+    predicted: Doubles
+    predicted2: Doubles
+    act: Doubles
+    act2: Doubles
+    product: Doubles
+
+    def weighted(self, weights: Doubles) -> "DocumentSums":
+        """Sums of resamples, [n_resamples, n_latents], from weights [n_resamples, n_documents]."""
+        return DocumentSums(*(weights @ getattr(self, name) for name in _SUMS))
+
+    def f1(self) -> Doubles:
+        """2 hit / (called + fires); 0 where nothing is called nor fires."""
+        return 2 * self.hit / np.maximum(self.called + self.fires, 1e-12)
+
+    def precision(self) -> Doubles:
+        """Share of called positions that fire; NaN where none is called."""
+        return _ratio(self.hit, self.called)
+
+    def recall(self) -> Doubles:
+        """Share of firings that are called; NaN where none fires."""
+        return _ratio(self.hit, self.fires)
+
+    def specificity(self) -> Doubles:
+        """Share of silent positions that are not called."""
+        return 1 - _ratio(self.called - self.hit, self.n - self.fires)
+
+    def pearson(self) -> Doubles:
+        """Correlation of prediction and activation; NaN where either is constant."""
+        n = self.n
+        covariance = self.product - self.predicted * self.act / n
+        spread = (self.predicted2 - self.predicted**2 / n) * (self.act2 - self.act**2 / n)
+        return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+
+    def r2(self) -> Doubles:
+        """1 - squared error / sum of squares about the held-out mean; NaN if it never fires."""
+        error = self.act2 - 2 * self.product + self.predicted2
+        return 1 - _ratio(error, self.act2 - self.act**2 / self.n)
+
+
+def _ratio(above: Doubles, below: Doubles) -> Doubles:
+    above, below = np.broadcast_arrays(above, below)
+    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 1e-12)
+
+
+def score_heldout(
+    labels: LabelSet,
+    heldout: Tokens,
+    firings: HeldoutFirings,
+    *,
+    budgets: Sequence[Budget],
+    seed: int = 0,
+) -> Iterator[tuple[Budget, pl.DataFrame, Doubles]]:
+    """Score every latent of a hookpoint under each budget.
+
+    Yields
+    ------
+    budget
+    polars.DataFrame
+        A row per latent: latent, n_heldout, f1, f1_low, f1_high, precision, recall, specificity,
+        auroc, average_precision, pearson, r2, false_per_1000.
+    float64 [n_resamples, n_latents]
+        F1 of each resample of documents.
+    """
+    weights = document_weights(len(np.unique(heldout.doc)), seed)
+    for budget in budgets:
+        sums, ranks = _sums(labels, heldout, firings, budget)
+        total = sums.weighted(np.ones((1, weights.shape[1])))
+        resampled = DocumentSums.f1(sums.weighted(weights))
+        low, high = interval(resampled)
+        false = total.called - total.hit
+        yield (
+            budget,
+            pl.DataFrame(
+                {
+                    "latent": np.arange(labels.n_latents, dtype=np.int32),
+                    "n_heldout": total.fires[0].astype(np.int64),
+                    "f1": total.f1()[0],
+                    "f1_low": low,
+                    "f1_high": high,
+                    "precision": total.precision()[0],
+                    "recall": total.recall()[0],
+                    "specificity": total.specificity()[0],
+                    "auroc": ranks.auroc(),
+                    "average_precision": ranks.average_precision(),
+                    "pearson": total.pearson()[0],
+                    "r2": total.r2()[0],
+                    "false_per_1000": (1000 * false / total.n)[0],
+                }
+            ),
+            resampled,
+        )
+
+
+def _sums(
+    labels: LabelSet, heldout: Tokens, firings: HeldoutFirings, budget: Budget
+) -> tuple[DocumentSums, RankHistogram]:
+    documents, document = np.unique(heldout.doc, return_inverse=True)
+    predictor = labels.predictor(budget)
+    shape = (len(documents), labels.n_latents)
+    sums = {name: np.zeros(shape) for name in _SUMS}
+    sums["n"] = np.bincount(document, weights=heldout.length)[:, None].astype(np.float64)
+    ranks = RankHistogram.empty(labels.n_latents)
+    for span, predicted in predictor.iterate(heldout):
+        begin, end = span.start * heldout.ctx_len, span.stop * heldout.ctx_len
+        valid = heldout.valid[span].ravel()
+        act = firings.dense(begin, end)[valid]
+        predicted = predicted[valid]
+        fires, called = act > 0, predicted >= predictor.threshold
+        ranks.add(predicted, fires)
+        rows = np.repeat(document[span], heldout.length[span])
+        # Contexts are in order of documents: sum runs of rows, then add them to their document.
+        first = np.flatnonzero(np.diff(rows, prepend=-1))
+        values = {
+            "fires": fires,
+            "called": called,
+            "hit": fires & called,
+            "predicted": predicted,
+            "predicted2": predicted * predicted,
+            "act": act,
+            "act2": act * act,
+            "product": predicted * act,
+        }
+        for name, value in values.items():
+            dtype = np.int32 if value.dtype == np.bool_ else np.float32
+            sums[name][rows[first]] += np.add.reduceat(value, first, axis=0, dtype=dtype)
+    return DocumentSums(**sums), ranks
+
+
+def load_heldout_firings(cache: LatentCache, hookpoint: str, tokens: Tokens) -> HeldoutFirings:
+    """The held-out firings of a hookpoint; contexts counted from the first held-out one."""
+    n_fit = int((tokens.fold != HELDOUT).sum()) * tokens.ctx_len
+    shards = list(cache.iter_shards(hookpoint, "heldout"))
+    return HeldoutFirings.make(
+        np.concatenate([found.position - n_fit for found in shards]),
+        np.concatenate([found.latent for found in shards]),
+        np.concatenate([found.act for found in shards]),
+        n_positions=tokens.ids.size - n_fit,
+        n_latents=cache.num_latents(hookpoint),
+    )

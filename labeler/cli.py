@@ -1,0 +1,262 @@
+"""The command line. Heavy modules are imported inside the commands, so that --help is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labeler.errors import LabelerError
+
+app = typer.Typer(
+    help="Label the latents of sparse coders with small programs, fitted and checked.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Model = Annotated[str, typer.Option(help="Model: hub name or local folder.")]
+Coder = Annotated[str, typer.Option(help="Sparse coders: hub name or folder, sparsify's layout.")]
+Corpus = Annotated[
+    str,
+    typer.Option(help="stdlib, a folder, a .txt/.jsonl/.parquet file, or a data set name."),
+]
+TextColumn = Annotated[str, typer.Option(help="Column of the text.")]
+TopicColumn = Annotated[
+    list[str] | None, typer.Option(help="Column of a topic, coarse to fine; repeat it.")
+]
+SplitColumn = Annotated[
+    str | None, typer.Option(help="Column that says train or heldout; default: hashed split.")
+]
+TokenCount = Annotated[int, typer.Option(help="Tokens to fit on.")]
+HeldoutTokens = Annotated[int, typer.Option(help="Tokens to score on.")]
+CtxLen = Annotated[int, typer.Option(help="Tokens per context.")]
+Hookpoints = Annotated[
+    list[str] | None,
+    typer.Option("--hookpoint", help="Only this one (layers.3.mlp); repeat it. Default: all."),
+]
+Functions = Annotated[
+    str | None,
+    typer.Option(help="Function types, comma-separated. Default: all built-in ones."),
+]
+Seed = Annotated[int, typer.Option(help="Of sampling, null and bootstrap.")]
+RewriteTokens = Annotated[int, typer.Option(help="Held-out tokens to measure cross-entropy on.")]
+
+
+def _say(line: str) -> None:
+    typer.echo(line)
+
+
+def _functions(names: str | None) -> list[str]:
+    from labeler.config import DEFAULT_FUNCTIONS
+
+    if names is None:
+        return list(DEFAULT_FUNCTIONS)
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+@app.command(
+    "run",
+    epilog="Example: labeler run --model ./model --coder ./transcoders --corpus docs.parquet "
+    "--topic-column subject --out runs/mine",
+)
+def run_command(
+    model: Model,
+    coder: Coder,
+    corpus: Corpus,
+    out: Out,
+    text_column: TextColumn = "text",
+    topic_column: TopicColumn = None,
+    split_column: SplitColumn = None,
+    tokens: TokenCount = 1_000_000,
+    heldout_tokens: HeldoutTokens = 100_000,
+    ctx_len: CtxLen = 128,
+    hookpoint: Hookpoints = None,
+    functions: Functions = None,
+    rewrite_tokens: RewriteTokens = 65_536,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Do every step: cache, fit, verify, rewrite, report."""
+    from labeler.config import RunConfig
+    from labeler.functions import with_back_off
+    from labeler.steps import run_all, start
+
+    names = _functions(functions)
+    with_back_off(names)  # an unknown name is refused before the cache is made
+    config = RunConfig(
+        model=model,
+        coder=coder,
+        corpus=corpus,
+        text_column=text_column,
+        topic_columns=tuple(topic_column or ()),
+        split_column=split_column,
+        tokens=tokens,
+        heldout_tokens=heldout_tokens,
+        ctx_len=ctx_len,
+        hookpoints=tuple(hookpoint or ()),
+        seed=seed,
+    )
+    run_all(start(out, config, quiet=quiet), names, rewrite_tokens, _say)
+
+
+@app.command(
+    "cache", epilog="Example: labeler cache --model M --coder C --corpus X --out runs/mine"
+)
+def cache_command(
+    model: Model,
+    coder: Coder,
+    corpus: Corpus,
+    out: Out,
+    text_column: TextColumn = "text",
+    topic_column: TopicColumn = None,
+    split_column: SplitColumn = None,
+    tokens: TokenCount = 1_000_000,
+    heldout_tokens: HeldoutTokens = 100_000,
+    ctx_len: CtxLen = 128,
+    hookpoint: Hookpoints = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Run model and coders over the corpus once; write every firing."""
+    from labeler.config import RunConfig
+    from labeler.steps import cache, start
+
+    config = RunConfig(
+        model=model,
+        coder=coder,
+        corpus=corpus,
+        text_column=text_column,
+        topic_columns=tuple(topic_column or ()),
+        split_column=split_column,
+        tokens=tokens,
+        heldout_tokens=heldout_tokens,
+        ctx_len=ctx_len,
+        hookpoints=tuple(hookpoint or ()),
+        seed=seed,
+    )
+    cache(start(out, config, quiet=quiet), _say)
+
+
+@app.command("fit", epilog="Example: labeler fit --out runs/mine --functions unigram,bigram")
+def fit_command(out: Out, functions: Functions = None, quiet: Quiet = False) -> None:
+    """Fit labels to a cached run."""
+    from labeler.inputs import Run
+    from labeler.steps import fit
+
+    fit(Run(out, quiet=quiet), _functions(functions), _say)
+
+
+@app.command("verify", epilog="Example: labeler verify --out runs/mine")
+def verify_command(out: Out, quiet: Quiet = False) -> None:
+    """Score the labels on held-out documents."""
+    from labeler.inputs import Run
+    from labeler.steps import verify
+
+    verify(Run(out, quiet=quiet), _say)
+
+
+@app.command("rewrite", epilog="Example: labeler rewrite --out runs/mine")
+def rewrite_command(out: Out, rewrite_tokens: RewriteTokens = 65_536, quiet: Quiet = False) -> None:
+    """Run the labels in the layers; measure cross-entropy."""
+    from labeler.inputs import Run
+    from labeler.steps import rewrite
+
+    rewrite(Run(out, quiet=quiet), rewrite_tokens, _say)
+
+
+@app.command("report", epilog="Example: labeler report --out runs/mine")
+def report_command(out: Out, quiet: Quiet = False) -> None:
+    """Write report.html and summary.json."""
+    from labeler.inputs import Run
+    from labeler.steps import report
+
+    report(Run(out, quiet=quiet), _say)
+
+
+@app.command("demo", epilog="Example: labeler demo --out runs/demo")
+def demo_command(
+    out: Out = Path("runs/demo"),
+    tokens: TokenCount = 400_000,
+    heldout_tokens: HeldoutTokens = 65_536,
+    rewrite_tokens: RewriteTokens = 32_768,
+    quiet: Quiet = False,
+) -> None:
+    """Do every step on the built-in model, offline."""
+    from labeler.builtin import model_path, transcoders_path
+    from labeler.config import DEFAULT_FUNCTIONS, RunConfig
+    from labeler.steps import run_all, start
+
+    config = RunConfig(
+        model=str(model_path()),
+        coder=str(transcoders_path()),
+        corpus="stdlib",
+        tokens=tokens,
+        heldout_tokens=heldout_tokens,
+    )
+    run_all(start(out, config, quiet=quiet), DEFAULT_FUNCTIONS, rewrite_tokens, _say)
+
+
+@app.command("show", epilog="Example: labeler show layers.3.mlp 17 --out runs/demo")
+def show_command(
+    hookpoint: Annotated[str, typer.Argument(help="Such as layers.3.mlp.")],
+    latent: Annotated[int, typer.Argument(help="Number of the latent.")],
+    out: Out = Path("runs/demo"),
+) -> None:
+    """Show one latent's card in the terminal."""
+    from labeler.show import show
+
+    show(out, hookpoint, latent)
+
+
+@app.command("export", epilog="Example: labeler export layers.0.mlp 17 --budget 16 > label.py")
+def export_command(
+    hookpoint: Annotated[str, typer.Argument(help="Such as layers.3.mlp.")],
+    latent: Annotated[int, typer.Argument(help="Number of the latent.")],
+    out: Out = Path("runs/demo"),
+    budget: Annotated[int, typer.Option(help="16 or 100 keys.")] = 100,
+) -> None:
+    """Print a label as Python that needs only numpy."""
+    from labeler.hookpoints import parse_hookpoint
+    from labeler.labels import LabelSet, label_folder
+
+    labels = LabelSet.load(label_folder(out, parse_hookpoint(hookpoint).name))
+    typer.echo(labels.label(latent).source(budget))
+
+
+@app.command("functions", epilog="Example: labeler functions")
+def functions_command() -> None:
+    """List the function types there are."""
+    from labeler.functions import function_types
+
+    for name, kind in function_types().items():
+        back_off = f" -> {kind.backs_off_to}" if kind.backs_off_to else ""
+        summary = (kind.__doc__ or "").strip().split("\n")[0]
+        typer.echo(f"{name + back_off:26}{summary}")
+
+
+def main() -> None:
+    """Run the command line; labeler's own errors become one line and exit status 2."""
+    try:
+        app(standalone_mode=False)
+    except LabelerError as error:
+        typer.echo(f"labeler: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("labeler: interrupted; the same command continues where it stopped", err=True)
+        sys.exit(130)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:
+        show = getattr(error, "show", None)
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,286 @@
+"""Which keys a label of few keys keeps, and what it predicts on them.
+
+A label with kept entries predicts, at each position, the value of its deepest kept entry there,
+and its default where none matches. Each value is the mean of what is *left* at the entry once
+the deeper kept entries have taken theirs (exclusive mean), so keeping an entry changes the
+value of the one above it.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.entries import Entries
+from labeler.keytree import Level
+from labeler.statistics import Doubles
+
+SCHEDULE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.0, 1.0)
+"""Share of the budget kept after each round; every round ranks all entries anew."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The entries that compete for a place, with the way up to coarser entries.
+
+    Attributes
+    ----------
+    entries : Entries
+        Sorted by latent; `level` counts along one chain of types.
+    above : int32 [n_levels - 1, n]
+        Index of the entry one, two, ... levels up at the same positions; -1 where it is no
+        candidate.
+    """
+
+    entries: Entries
+    above: npt.NDArray[np.int32]
+
+    @classmethod
+    def make(cls, per_level: list[Entries], levels: list[Level]) -> "Pool":
+        """Link the candidates of a chain's levels, coarsest first."""
+        entries = Entries.join(
+            [
+                replace(e, level=np.full(len(e), depth, dtype=np.int32))
+                for depth, e in enumerate(per_level)
+            ]
+        )
+        entries = entries.take(np.lexsort((entries.node, entries.level, entries.latent)))
+        width = max((level.n_nodes for level in levels), default=1)
+        stride = len(levels) * width
+
+        def code(
+            latent: npt.NDArray[np.integer],
+            level: npt.NDArray[np.integer],
+            node: npt.NDArray[np.integer],
+        ) -> npt.NDArray[np.int64]:
+            return latent.astype(np.int64) * stride + level.astype(np.int64) * width + node
+
+        own = code(entries.latent, entries.level, entries.node)
+        above = np.full((max(len(levels) - 1, 0), len(entries)), -1, dtype=np.int32)
+        node, level = entries.node.copy(), entries.level.copy()
+        for step in range(len(levels) - 1):
+            up = np.flatnonzero(level > 0)
+            for depth in range(1, len(levels)):
+                at = up[level[up] == depth]
+                node[at] = levels[depth].parent[node[at]]
+            level[up] -= 1
+            wanted = code(entries.latent[up], level[up], node[up])
+            found = np.searchsorted(own, wanted)
+            found[found == len(own)] = 0
+            above[step, up] = np.where(own[found] == wanted, found, -1)
+            level[np.setdiff1d(np.arange(len(level)), up, assume_unique=True)] = 0
+        return cls(entries, above)
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The kept entries of a block of latents and what they predict.
+
+    Attributes
+    ----------
+    entries : Entries
+        The kept ones.
+    value : float64 [n]
+        Exclusive mean of each.
+    n_left, count_left : float64 [n]
+        Positions and firings left to each.
+    default : float64 [n_latents]
+        Mean where no kept entry matches.
+    n_default, count_default : float64 [n_latents]
+        Positions and firings there.
+    saved : float64 [n_latents]
+        Squared error saved over the mean alone, as out-of-fold trust estimates it.
+    """
+
+    entries: Entries
+    value: Doubles
+    n_left: Doubles
+    count_left: Doubles
+    default: Doubles
+    n_default: Doubles
+    count_default: Doubles
+    saved: Doubles
+
+    def thresholds(self) -> tuple[Doubles, Doubles]:
+        """Threshold of highest F1 on the fit split, and that F1, each float64 [n_latents].
+
+        The label says "fires" where it predicts at least the threshold. In sample: a label of a
+        hundred keys fitted on a million positions has next to no room to overfit.
+        """
+        n_latents = len(self.default)
+        latent = np.concatenate([self.entries.latent, np.arange(n_latents)])
+        value = np.concatenate([self.value, self.default])
+        n = np.concatenate([self.n_left, self.n_default])
+        count = np.concatenate([self.count_left, self.count_default])
+        order = np.lexsort((-value, latent))
+        latent, value = latent[order], value[order]
+        first = np.searchsorted(latent, np.arange(n_latents))
+
+        def running(values: Doubles) -> Doubles:
+            total = np.cumsum(values[order])
+            return total - (total[first] - values[order][first])[latent]
+
+        called, hit = running(n), running(count)
+        all_firings = np.bincount(latent, weights=count[order], minlength=n_latents)
+        f1 = 2 * hit / np.maximum(called + all_firings[latent], 1e-12)
+        best = np.lexsort((-f1, latent))[first]
+        # Halfway to the next lower value, so that rounding cannot move an entry across.
+        after = np.minimum(best + 1, len(value) - 1)
+        below = np.where(latent[after] == latent[best], value[after], 0.0)
+        return (value[best] + below) / 2, f1[best]
+
+
+def choose(
+    pool: Pool, budget: int, n_positions: float, totals: Doubles, counts: Doubles, lam: float
+) -> Chosen:
+    """Keep at most `budget` entries per latent, those that save the most squared error.
+
+    Parameters
+    ----------
+    pool : Pool
+    budget : int
+        Keys per label, >= 1.
+    n_positions : float
+        Positions of the fit split.
+    totals, counts : float64 [n_latents]
+        Sum of acts and number of firings over the fit split.
+    lam : float
+        Positions that the prediction above counts for in each value.
+
+    Notes
+    -----
+    The error saved by splitting a group of n positions and mean m into parts (n1, m1) and
+    (n2, m2) is n1 n2 / n * (m1 - m2)^2; it is multiplied by the entry's out-of-fold trust.
+    """
+    kept = np.zeros(len(pool.entries), dtype=bool)
+    for share in SCHEDULE:
+        score = _scores(pool, kept, n_positions, totals, lam)
+        kept = _top(pool.entries.latent, score, max(1, round(share * budget)))
+    return _chosen(pool, kept, n_positions, totals, counts, lam)
+
+
+def _nearest_kept(pool: Pool, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Nearest kept entry strictly above each entry; -1 = the default."""
+    nearest = np.full(len(kept), -1, dtype=np.int64)
+    for above in pool.above[::-1]:
+        hit = (above >= 0) & kept[above]
+        nearest[hit] = above[hit]
+    return nearest
+
+
+@dataclass(frozen=True, eq=False)
+class _Left:
+    """What is left to each entry, and to each latent's default, once kept entries took theirs."""
+
+    nearest: npt.NDArray[np.int64]
+    n: Doubles
+    total: Doubles
+    count: Doubles
+    default_n: Doubles
+    default_total: Doubles
+    default_count: Doubles
+
+
+def _left(
+    pool: Pool,
+    kept: npt.NDArray[np.bool_],
+    n_positions: float,
+    totals: Doubles,
+    counts: Doubles,
+) -> _Left:
+    e = pool.entries
+    nearest = _nearest_kept(pool, kept)
+    left = {"n": e.n, "total": e.total, "count": e.count}
+    left = {name: values.astype(np.float64) for name, values in left.items()}
+    taker = np.flatnonzero(kept)
+    # A kept entry takes its positions from the nearest kept entry above it, and from the entries
+    # in between, which would lose them too if they were kept.
+    open_ = np.ones(len(taker), dtype=bool)
+    for above in pool.above:
+        owner = above[taker]
+        take = open_ & (owner >= 0)
+        for name, values in left.items():
+            source = getattr(e, name)[taker[take]]
+            np.subtract.at(values, owner[take], source)
+        open_ &= ~(take & kept[owner])
+    free = taker[nearest[taker] < 0]
+    width = len(totals)
+
+    def rest(whole: Doubles | float, taken: npt.NDArray[np.float32]) -> Doubles:
+        return whole - np.bincount(e.latent[free], weights=taken[free], minlength=width)
+
+    return _Left(
+        nearest,
+        left["n"],
+        left["total"],
+        left["count"],
+        rest(n_positions, e.n),
+        rest(totals, e.total),
+        rest(counts, e.count),
+    )
+
+
+def _scores(
+    pool: Pool,
+    kept: npt.NDArray[np.bool_],
+    n_positions: float,
+    totals: Doubles,
+    lam: float,
+) -> Doubles:
+    """Error saved by keeping each entry, given the others kept now; float64 [n]."""
+    e = pool.entries
+    left = _left(pool, kept, n_positions, totals, totals)
+    has_kept = left.nearest >= 0
+    n_up = np.where(has_kept, left.n[left.nearest], left.default_n[e.latent])
+    total_up = np.where(has_kept, left.total[left.nearest], left.default_total[e.latent])
+    # For an entry not kept, what is above still holds its positions; for a kept one it does not.
+    n_rest = np.where(kept, n_up, n_up - left.n)
+    total_rest = np.where(kept, total_up, total_up - left.total)
+    n, n_rest = np.maximum(left.n, 0), np.maximum(n_rest, 0)
+    difference = left.total / np.maximum(n, 1) - total_rest / np.maximum(n_rest, 1)
+    saved = n * n_rest / np.maximum(n + n_rest, 1) * difference**2
+    # A value shrunk by lam reaches only part of the saving.
+    pull = n / (n + lam)
+    return saved * (2 * pull - pull**2) * e.trust
+
+
+def _top(latent: npt.NDArray[np.int32], score: Doubles, budget: int) -> npt.NDArray[np.bool_]:
+    """The `budget` best-scoring entries of each latent with a score above 0."""
+    order = np.lexsort((-score, latent))
+    sorted_latent = latent[order]
+    first = np.searchsorted(sorted_latent, sorted_latent)
+    rank = np.arange(len(order)) - first
+    kept = np.zeros(len(order), dtype=bool)
+    kept[order[(rank < budget) & (score[order] > 0)]] = True
+    return kept
+
+
+def _chosen(
+    pool: Pool,
+    kept: npt.NDArray[np.bool_],
+    n_positions: float,
+    totals: Doubles,
+    counts: Doubles,
+    lam: float,
+) -> Chosen:
+    e = pool.entries
+    left = _left(pool, kept, n_positions, totals, counts)
+    default = left.default_total / np.maximum(left.default_n, 1)
+    value = np.zeros(len(e))
+    for level in range(len(pool.above) + 1):
+        at = np.flatnonzero(kept & (e.level == level))
+        up = np.where(left.nearest[at] >= 0, value[left.nearest[at]], default[e.latent[at]])
+        value[at] = (np.maximum(left.total[at], 0) + lam * up) / (np.maximum(left.n[at], 0) + lam)
+    index = np.flatnonzero(kept)
+    score = _scores(pool, kept, n_positions, totals, lam)[index]
+    saved = np.bincount(e.latent[index], weights=score, minlength=len(totals))
+    return Chosen(
+        e.take(index),
+        value[index],
+        np.maximum(left.n[index], 0),
+        np.maximum(left.count[index], 0),
+        np.maximum(default, 0),
+        left.default_n,
+        left.default_count,
+        saved,
+    )

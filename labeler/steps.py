@@ -1,0 +1,291 @@
+"""The steps of a run, each a function and a command: cache, fit, verify, rewrite, report.
+
+    Corpus -> Tokens -> LatentCache -> KeyStatistics -> LabelSet -> scores, cross-entropies -> report
+
+Every step continues where an interrupted one stopped, hookpoint by hookpoint, and does again only
+what was made from other inputs or by other code.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from labeler.config import DEFAULT_FUNCTIONS, RunConfig
+from labeler.errors import OptionError, RunError
+from labeler.inputs import Run
+from labeler.provenance import code_version, is_done, key_of, mark_done
+from labeler.store import atomic_path, read_json, write_json
+from labeler.tokens import Tokens
+
+if TYPE_CHECKING:
+    from labeler.labels import LabelSet
+
+Say = Callable[[str], None]
+
+
+@contextmanager
+def timed(run: Run, step: str) -> Iterator[None]:
+    """Add a step's seconds to ``timing.json``; repeated or continued steps add up."""
+    begin = time.perf_counter()
+    try:
+        yield
+    finally:
+        path = run.out / "timing.json"
+        known = read_json(path, RunError, "delete it") if path.exists() else {}
+        known[step] = round(known.get(step, 0.0) + time.perf_counter() - begin, 2)
+        write_json(path, known)
+
+
+def cache(run: Run, say: Say = lambda line: None) -> None:
+    """Tokenize the corpus and write every firing of every coder."""
+    from labeler.cache import build_cache
+    from labeler.corpus import load_corpus
+    from labeler.windows import save_tokens, tokenize_corpus
+
+    config = run.config
+    with timed(run, "cache"):
+        corpus = load_corpus(
+            config.corpus,
+            text_column=config.text_column,
+            topic_columns=config.topic_columns,
+            split_column=config.split_column,
+        )
+        model, coders = run.model, run.coders
+        if config.ctx_len > model.max_ctx:
+            raise OptionError(
+                f"--ctx-len is {config.ctx_len}, {model.name} was made for at most {model.max_ctx}"
+            )
+        marker = run.out / "tokens" / "done.json"
+        key = key_of(corpus=corpus.fingerprint, model=model.fingerprint, config=config.to_json())
+        if not is_done(marker, key):
+            tokens = tokenize_corpus(
+                corpus,
+                model.tokenizer,
+                ctx_len=config.ctx_len,
+                fit_tokens=config.tokens,
+                heldout_tokens=config.heldout_tokens,
+                seed=config.seed,
+                n_vocab=model.n_vocab,
+            )
+            save_tokens(tokens, run.out / "tokens")
+            mark_done(marker, key, corpus=corpus.fingerprint)
+        tokens = run.tokens
+        say(
+            f"{tokens.fit.n_positions:,} fit and {tokens.heldout.n_positions:,} held-out tokens "
+            f"of {len(tokens.doc_ids):,} documents; {len(coders)} coders"
+        )
+        build_cache(tokens, model, coders, run.out / "cache", quiet=run.quiet)
+
+
+def fit(
+    run: Run, functions: Sequence[str] = DEFAULT_FUNCTIONS, say: Say = lambda line: None
+) -> None:
+    """Fit labels to every cached hookpoint."""
+    from labeler.fit import fit_hookpoint
+    from labeler.keytree import KeyTree
+    from labeler.labels import label_folder, save_labels
+    from labeler.progress import progress_bar
+    from labeler.statistics import load_fit_firings, make_rows
+    from labeler.tables import runs_by_type, write_tables
+
+    with timed(run, "fit"):
+        tokens, source = run.tokens, run.cache
+        split = tokens.fit
+        tree, nodes = KeyTree.build(split, functions)
+        for name, why in tree.abstained.items():
+            say(f"{name} abstains: {why}")
+        if not tree.levels:
+            raise OptionError(
+                "--functions: none of the function types applies to this corpus: "
+                + "; ".join(tree.abstained.values())
+            )
+        tree_key = key_of(tokens=tokens.fingerprint, functions=list(tree.levels))
+        tree_marker = run.out / "labels" / "tree" / "done.json"
+        if not is_done(tree_marker, tree_key):
+            tree.save(run.out / "labels" / "tree")
+            mark_done(tree_marker, tree_key)
+        rows = make_rows(tree, nodes, split)
+        for hookpoint in run.hookpoints:
+            folder = label_folder(run.out, hookpoint)
+            facts = {
+                "model": source.manifest.model,
+                "coder": source.manifest.hookpoints[hookpoint].coder,
+                "tokens": tokens.fingerprint,
+                "functions": list(tree.levels),
+                "seed": run.config.seed,
+            }
+            if is_done(folder / "done.json", key_of(**facts)):
+                continue
+            firings = load_fit_firings(source, hookpoint, tokens)
+            with progress_bar(f"fitting {hookpoint}", 1000, quiet=run.quiet) as advance:
+                fitted = fit_hookpoint(
+                    tree,
+                    rows,
+                    split,
+                    firings,
+                    seed=run.config.seed,
+                    advance=lambda share: advance(share * 1000),
+                )
+            runs = runs_by_type(fitted.types, fitted.runs, fitted.labeled)
+            write_tables(folder / "whole", tree, nodes, firings, runs, fitted.shrinkage)
+            save_labels(folder, hookpoint, tree, fitted, {**facts, "code": code_version()})
+            mark_done(folder / "done.json", key_of(**facts))
+            say(f"{hookpoint}: {int(fitted.labeled.sum()):,} of {len(fitted.count):,} labeled")
+
+
+def verify(run: Run, say: Say = lambda line: None) -> None:
+    """Score every label on held-out documents, under each key budget."""
+    import polars as pl
+
+    from labeler.eval.explained import LEVELS, explained
+    from labeler.eval.heldout import load_heldout_firings, score_heldout
+    from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
+    from labeler.progress import track
+
+    with timed(run, "verify"):
+        tokens = run.tokens
+        for hookpoint in run.hookpoints:
+            folder = run.out / "verify" / hookpoint
+            key = _labels_key(run, hookpoint)
+            if is_done(folder / "done.json", key):
+                continue
+            labels = LabelSet.load(label_folder(run.out, hookpoint))
+            firings = load_heldout_firings(run.cache, hookpoint, tokens)
+            frames, shares = [], {}
+            scored = score_heldout(
+                labels, tokens.heldout, firings, budgets=ALL_BUDGETS, seed=run.config.seed
+            )
+            bar = track(scored, f"scoring {hookpoint}", len(ALL_BUDGETS), run.quiet)
+            for budget, frame, resampled in bar:
+                frames.append(frame.with_columns(pl.lit(str(budget)).alias("budget")))
+                live = live_latents(labels, firings.count)
+                shares[str(budget)] = {
+                    str(level): explained(
+                        frame["f1"].to_numpy(), resampled, live, labels.labeled, level
+                    )
+                    for level in LEVELS
+                }
+            with atomic_path(folder / "latents.parquet") as temporary:
+                pl.concat(frames).write_parquet(temporary)
+            live = live_latents(labels, firings.count)
+            facts = {
+                "n_latents": labels.n_latents,
+                "n_live": int(live.sum()),
+                "n_labeled": int((live & labels.labeled).sum()),
+                "explained": shares,
+            }
+            write_json(folder / "explained.json", facts)
+            mark_done(folder / "done.json", key)
+            best = shares["unlimited"]["0.7"]
+            say(
+                f"{hookpoint}: explained@0.7 {best['share']:.3f} "
+                f"[{best['low']:.3f}, {best['high']:.3f}]"
+            )
+
+
+def live_latents(labels: "LabelSet", heldout: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """Which latents are live (design.md, section 2), bool [n_latents]."""
+    from labeler.fit import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+
+    enough = labels.latents["n_fit"].to_numpy() >= MIN_FIT_FIRINGS
+    return enough & (heldout >= MIN_HELDOUT_FIRINGS)
+
+
+def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> None:
+    """Run the labels in the layers and measure cross-entropy, one layer at a time and all."""
+    from labeler.eval.rewrite import BASE, cross_entropies, variants
+    from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
+    from labeler.progress import progress_bar
+
+    with timed(run, "rewrite"):
+        heldout = first_positions(run.tokens.heldout, tokens)
+        sets = [(name,) for name in run.hookpoints]
+        if len(run.hookpoints) > 1:
+            sets.append(run.hookpoints)
+        labels: dict[str, LabelSet] = {}
+        base = None
+        for chosen in sets:
+            name = chosen[0] if len(chosen) == 1 else "all_layers"
+            path = run.out / "rewrite" / f"{name}.json"
+            keys = [_labels_key(run, hookpoint) for hookpoint in chosen]
+            key = key_of(labels=keys, tokens=heldout.fingerprint)
+            if is_done(path, key):
+                continue
+            for hookpoint in chosen:
+                if hookpoint not in labels:
+                    labels[hookpoint] = LabelSet.load(label_folder(run.out, hookpoint))
+            wanted = variants(chosen, labels, ALL_BUDGETS, run.config.seed)
+            total = heldout.n_ctx * (len(wanted) + (base is None))
+            with progress_bar(f"rewriting {name}", total, quiet=run.quiet) as advance:
+                if base is None:
+                    base = cross_entropies(run.model, {}, {}, heldout, [BASE], advance)
+                coders = {hookpoint: run.coders[hookpoint] for hookpoint in chosen}
+                found = cross_entropies(run.model, coders, labels, heldout, wanted, advance)
+            found = base.join(found)
+            recovered = {}
+            for budget in ALL_BUDGETS:
+                low, high = found.recovered_interval(f"labels_{budget}", run.config.seed)
+                value = found.recovered(f"labels_{budget}")
+                recovered[str(budget)] = {"value": value, "low": low, "high": high}
+            mark_done(
+                path,
+                key,
+                hookpoints=list(chosen),
+                n_tokens=int(found.n.sum()),
+                n_documents=len(found.n),
+                ce=found.mean(),
+                recovered=recovered,
+                shuffled=found.recovered("shuffled"),
+            )
+            say(f"{name}: recovered {recovered['unlimited']['value']:.3f}")
+
+
+def first_positions(heldout: Tokens, wanted: int) -> Tokens:
+    """The first whole documents that together hold at least `wanted` positions, or all."""
+    documents = np.unique(heldout.doc)
+    lengths = np.bincount(heldout.doc, weights=heldout.length)[documents]
+    n = int(np.searchsorted(np.cumsum(lengths), wanted)) + 1
+    keep = documents[: min(n, len(documents))]
+    return heldout.select(np.isin(heldout.doc, keep))
+
+
+def report(run: Run, say: Say = lambda line: None) -> None:
+    """Write summary.json and the HTML report."""
+    from labeler.summary import write_summary
+
+    with timed(run, "report"):
+        from labeler.report.page import write_report
+
+        write_report(run)
+    write_summary(run)
+    say(f"report: {run.out / 'report.html'}")
+
+
+def run_all(
+    run: Run, functions: Sequence[str], rewrite_tokens: int, say: Say = lambda line: None
+) -> None:
+    """Every step in order."""
+    cache(run, say)
+    fit(run, functions, say)
+    verify(run, say)
+    rewrite(run, rewrite_tokens, say)
+    report(run, say)
+
+
+def start(out: Path, config: RunConfig, *, quiet: bool = False) -> Run:
+    """Open or make a run folder with these settings."""
+    config.save(out)
+    return Run(out, config, quiet=quiet)
+
+
+def _labels_key(run: Run, hookpoint: str) -> str:
+    from labeler.labels import label_folder
+
+    marker = label_folder(run.out, hookpoint) / "done.json"
+    found = read_json(marker, RunError, "run `labeler fit` first")
+    return key_of(labels=found["key"], tokens=run.tokens.fingerprint)

@@ -1,0 +1,113 @@
+"""``summary.json``: the figures of a run, on which scripts rely (docs/summary.md)."""
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from labeler import __version__
+from labeler.errors import RunError
+from labeler.inputs import Run
+from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
+from labeler.store import read_json, write_json
+
+FORMAT = 1
+
+_CE = ("base", "zero", "mean", "skip", "coder")
+
+
+def write_summary(run: Run) -> dict[str, Any]:
+    """Gather every step's results and write ``summary.json``.
+
+    Raises
+    ------
+    RunError
+        If a step has not been run.
+    """
+    tokens = run.tokens
+    out: dict[str, Any] = {
+        "format": FORMAT,
+        "labeler": __version__,
+        "n_tokens": {"fit": tokens.fit.n_positions, "heldout": tokens.heldout.n_positions},
+        "n_documents": {
+            "fit": len(set(tokens.fit.doc.tolist())),
+            "heldout": len(set(tokens.heldout.doc.tolist())),
+        },
+        "hookpoints": {name: _hookpoint(run, name) for name in run.hookpoints},
+    }
+    if len(run.hookpoints) > 1:
+        out["all_layers"] = _rewritten(read_rewrite(run.out, "all_layers"))
+    else:
+        only = out["hookpoints"][run.hookpoints[0]]
+        out["all_layers"] = {key: only[key] for key in ("ce", "recovered", "recovered_interval")}
+        out["all_layers"]["by_budget"] = {
+            budget: {"recovered": entry["recovered"]} for budget, entry in only["by_budget"].items()
+        }
+    out["timing_s"] = read_json(run.out / "timing.json", RunError, "run the steps first")
+    write_json(run.out / "summary.json", out)
+    return out
+
+
+def read_rewrite(out: Path, name: str) -> dict[str, Any]:
+    """What `rewrite` measured for a hookpoint or for all_layers."""
+    found: dict[str, Any] = read_json(
+        out / "rewrite" / f"{name}.json", RunError, "run `labeler rewrite` first"
+    )
+    return found
+
+
+def read_explained(out: Path, hookpoint: str) -> dict[str, Any]:
+    """What `verify` counted for a hookpoint."""
+    found: dict[str, Any] = read_json(
+        out / "verify" / hookpoint / "explained.json", RunError, "run `labeler verify` first"
+    )
+    return found
+
+
+def _hookpoint(run: Run, name: str) -> dict[str, Any]:
+    counts = read_explained(run.out, name)
+    rewritten = read_rewrite(run.out, name)
+    latents = LabelSet.load_latents(label_folder(run.out, name))
+    kinds = latents.filter(pl.col("status") == "labeled")["function_type"]
+    shares = counts["explained"]
+    return {
+        "n_latents": counts["n_latents"],
+        "n_live": counts["n_live"],
+        "n_labeled": counts["n_labeled"],
+        "n_abstained": counts["n_live"] - counts["n_labeled"],
+        "explained": {level: value["share"] for level, value in shares["unlimited"].items()},
+        "explained_interval": _intervals(shares["unlimited"]),
+        "function_types": dict(sorted(kinds.value_counts().iter_rows())),
+        **_rewritten(rewritten, shares),
+    }
+
+
+def _rewritten(found: dict[str, Any], shares: dict[str, Any] | None = None) -> dict[str, Any]:
+    ce = {name: found["ce"][name] for name in _CE}
+    ce["labels"] = found["ce"]["labels_unlimited"]
+    ce["shuffled"] = found["ce"]["shuffled"]
+    best = found["recovered"]["unlimited"]
+    by_budget = {}
+    for budget in map(str, ALL_BUDGETS):
+        one = found["recovered"][budget]
+        entry: dict[str, Any] = {
+            "recovered": one["value"],
+            "recovered_interval": [one["low"], one["high"]],
+            "ce": found["ce"][f"labels_{budget}"],
+        }
+        if shares is not None:
+            levels = shares[budget]
+            entry["explained"] = {level: value["share"] for level, value in levels.items()}
+            entry["explained_interval"] = _intervals(levels)
+        by_budget[budget] = entry
+    return {
+        "by_budget": by_budget,
+        "ce": ce,
+        "recovered": best["value"],
+        "recovered_interval": [best["low"], best["high"]],
+        "recovered_shuffled": found["shuffled"],
+    }
+
+
+def _intervals(levels: dict[str, Any]) -> dict[str, list[float]]:
+    return {level: [value["low"], value["high"]] for level, value in levels.items()}

@@ -1,0 +1,127 @@
+"""Whole tables: every key of every type, for the unlimited budget.
+
+One sparse product per type adds up the activations of all latents at each node. The tables are
+written as three flat files per type, so that they can be memory-mapped and only the rows that a
+text needs are ever read.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from labeler.errors import LabelError
+from labeler.keytree import KeyTree, Nodes
+from labeler.predict import Table
+from labeler.scores import Shrinkage
+from labeler.statistics import LatentFirings
+from labeler.store import atomic_path
+
+
+def runs_by_type(
+    types: list[str], runs: npt.NDArray[np.integer], labeled: npt.NDArray[np.bool_]
+) -> dict[str, npt.NDArray[np.int64]]:
+    """Labeled latents by the type their whole table ends in."""
+    by_type = {name: np.flatnonzero(labeled & (runs == index)) for index, name in enumerate(types)}
+    return {name: latents for name, latents in by_type.items() if len(latents)}
+
+
+def users(tree: KeyTree, runs: Mapping[str, npt.NDArray[np.integer]], name: str) -> list[int]:
+    """Latents whose chain passes through a type."""
+    return sorted(
+        int(latent)
+        for end, latents in runs.items()
+        if name in tree.chain(end)
+        for latent in latents
+    )
+
+
+def write_tables(
+    folder: Path,
+    tree: KeyTree,
+    nodes: Mapping[str, Nodes],
+    firings: LatentFirings,
+    runs: Mapping[str, npt.NDArray[np.integer]],
+    shrinkage: Mapping[str, Shrinkage],
+) -> None:
+    """Write the table of each type that some latent runs on.
+
+    Parameters
+    ----------
+    folder : Path
+        One sub-folder per type is written here.
+    tree, nodes : KeyTree and dict of str to int32 [n_ctx, ctx_len]
+        Of the fit split.
+    firings : LatentFirings
+        Of all latents of the hookpoint, numbered from 0.
+    runs : mapping of str to int [n]
+        Latents by the type their chain ends in.
+    shrinkage : mapping of str to Shrinkage
+    """
+    by_position = None
+    for name, level in tree.levels.items():
+        latents = users(tree, runs, name)
+        if not latents:
+            continue
+        node = nodes[name].ravel()
+        if by_position is None:
+            by_position = sparse.csc_matrix(
+                (firings.act, firings.position, firings.start),
+                shape=(len(node), firings.n_latents),
+            ).tocsr()
+        at = np.flatnonzero(node >= 0)
+        ones = np.ones(len(at), dtype=np.float32)
+        membership = sparse.csr_matrix((ones, (node[at], at)), shape=(level.n_nodes, len(node)))
+        source = by_position
+        if len(latents) < firings.n_latents:
+            keep = np.zeros(firings.n_latents, dtype=np.float32)
+            keep[latents] = 1
+            source = by_position @ sparse.diags_array(keep, format="csr", dtype=np.float32)
+        total = (membership @ source).tocsr()
+        total.eliminate_zeros()
+        total.sort_indices()
+        lam = np.float32(shrinkage[name].mean)
+        total.data /= np.repeat(level.n_total + lam, np.diff(total.indptr)).astype(np.float32)
+        dtype = np.uint16 if firings.n_latents <= 1 << 16 else np.uint32
+        arrays = {
+            "start": total.indptr.astype(np.int64),
+            "latent": total.indices.astype(dtype),
+            "value": total.data.astype(np.float16),
+            "scale": (lam / (level.n_total + lam)).astype(np.float32),
+        }
+        for key, array in arrays.items():
+            with atomic_path(folder / name / f"{key}.npy") as temporary:
+                with temporary.open("wb") as stream:
+                    np.save(stream, array)
+
+
+def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
+    """Memory-map the tables that `write_tables` wrote, parents first.
+
+    Raises
+    ------
+    LabelError
+        If a file is missing or does not fit the tree.
+    """
+    tables = {}
+    for name, level in tree.levels.items():
+        if not (folder / name).is_dir():
+            continue
+        try:
+            start, latent, value, scale = (
+                np.load(folder / name / f"{key}.npy", mmap_mode="r", allow_pickle=False)
+                for key in ("start", "latent", "value", "scale")
+            )
+        except (OSError, ValueError) as error:
+            raise LabelError(
+                f"{folder / name}: cannot be read ({error}); run `labeler fit` again"
+            ) from error
+        if len(start) != level.n_nodes + 1 or len(latent) != start[-1] or len(value) != start[-1]:
+            raise LabelError(
+                f"{folder / name}: the table has {len(start) - 1} nodes and {len(latent)} cells, "
+                f"the tree {level.n_nodes} nodes; run `labeler fit` again"
+            )
+        tables[name] = Table(np.asarray(start), latent, value, np.asarray(scale))
+    return tables
