@@ -1,9 +1,8 @@
 """Intervals by resampling documents, which are the independent units of a corpus."""
 
 import numpy as np
-import numpy.typing as npt
 
-Doubles = npt.NDArray[np.float64]
+from labeler.arrays import Doubles
 
 RESAMPLES = 500
 LEVEL = 0.95

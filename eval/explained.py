@@ -3,9 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Doubles
 from labeler.eval.bootstrap import interval
-
-Doubles = npt.NDArray[np.float64]
 
 LEVELS = (0.5, 0.7)
 """Firing F1 on held-out text from which a latent counts as explained."""

@@ -7,14 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from labeler.arrays import Doubles, Floats
 from labeler.cache import LatentCache
 from labeler.eval.bootstrap import document_weights, interval
-from labeler.eval.ranking import RankHistogram
+from labeler.eval.ranking import RankHistogram, ratio
 from labeler.labels import Budget, LabelSet
 from labeler.tokens import HELDOUT, Tokens
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 _SUMS = ("n", "fires", "called", "hit", "predicted", "predicted2", "act", "act2", "product")
 
@@ -93,32 +91,27 @@ class DocumentSums:
 
     def precision(self) -> Doubles:
         """Share of called positions that fire; NaN where none is called."""
-        return _ratio(self.hit, self.called)
+        return ratio(self.hit, self.called)
 
     def recall(self) -> Doubles:
         """Share of firings that are called; NaN where none fires."""
-        return _ratio(self.hit, self.fires)
+        return ratio(self.hit, self.fires)
 
     def specificity(self) -> Doubles:
         """Share of silent positions that are not called."""
-        return 1 - _ratio(self.called - self.hit, self.n - self.fires)
+        return 1 - ratio(self.called - self.hit, self.n - self.fires)
 
     def pearson(self) -> Doubles:
         """Correlation of prediction and activation; NaN where either is constant."""
         n = self.n
         covariance = self.product - self.predicted * self.act / n
         spread = (self.predicted2 - self.predicted**2 / n) * (self.act2 - self.act**2 / n)
-        return _ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+        return ratio(covariance, np.sqrt(np.maximum(spread, 0)))
 
     def r2(self) -> Doubles:
         """1 - squared error / sum of squares about the held-out mean; NaN if it never fires."""
         error = self.act2 - 2 * self.product + self.predicted2
-        return 1 - _ratio(error, self.act2 - self.act**2 / self.n)
-
-
-def _ratio(above: Doubles, below: Doubles) -> Doubles:
-    above, below = np.broadcast_arrays(above, below)
-    return np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 1e-12)
+        return 1 - ratio(error, self.act2 - self.act**2 / self.n)
 
 
 def score_heldout(

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
+from labeler.arrays import Doubles, Floats
 
 _SHIFT = 20
 """Low bits dropped from a float32: what stays orders predictions to within one part in 8."""
@@ -53,7 +52,7 @@ class RankHistogram:
         below = np.cumsum(silent, axis=0) - silent
         won = (self.firings * (below + 0.5 * silent)).sum(axis=0)
         pairs = self.firings.sum(axis=0) * silent.sum(axis=0)
-        return np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+        return ratio(won, pairs)
 
     def average_precision(self) -> Doubles:
         """Mean over firings of the precision at their bin or above; NaN where none fires.
@@ -65,4 +64,12 @@ class RankHistogram:
         precision = hit / np.maximum(called, 1)
         total = self.firings.sum(axis=0)
         area = (self.firings * precision).sum(axis=0)
-        return np.divide(area, total, out=np.full(len(total), np.nan), where=total > 0)
+        return ratio(area, total)
+
+
+def ratio(above: Doubles, below: Doubles) -> Doubles:
+    """Quotient, NaN where the denominator is 0 (the arrays broadcast)."""
+    above, below = np.broadcast_arrays(above, below)
+    out: Doubles = np.full(above.shape, np.nan)
+    np.divide(above, below, out=out, where=below > 1e-12)
+    return out

@@ -9,16 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from labeler.arrays import Doubles
 from labeler.coders import Coder
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.labels import Budget, LabelSet
 from labeler.model import SubjectModel
 from labeler.tokens import Tokens
 
-Doubles = npt.NDArray[np.float64]
 Replacement = Callable[[Coder, torch.Tensor, "Batch"], torch.Tensor]
 
 BATCH = 32

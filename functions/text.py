@@ -2,12 +2,12 @@
 
 
 def quote(text: str) -> str:
-    """Text in backquotes on one line, control characters escaped, backquotes kept readable.
+    r"""Text in backquotes on one line, control characters escaped, backquotes kept readable.
 
     >>> quote(" def")
     '` def`'
-    >>> quote("\\n\\t")
-    '`\\\\n\\\\t`'
+    >>> quote("\n\t")
+    '`\\n\\t`'
     """
     shown = "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()

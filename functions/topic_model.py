@@ -109,7 +109,7 @@ class TopicModel(FunctionType):
         packed = base64.b64encode(zlib.compress(self._score.astype("<i2").tobytes(), 9)).decode()
         return (
             f"def keys_{self.name}(ids):\n"
-            f'    """Naive Bayes topic of the tokens so far, leading by {LEAD} units; -1 = none."""\n'
+            f'    """Topic by naive Bayes, leading by {LEAD} units; -1 = none."""\n'
             "    import base64, zlib\n"
             f'    packed = "{packed}"\n'
             '    score = np.frombuffer(zlib.decompress(base64.b64decode(packed)), dtype="<i2")\n'

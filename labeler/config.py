@@ -93,9 +93,9 @@ class RunConfig:
         if (out / "run.json").exists():
             old = RunConfig.load(out)
             differ = [
-                f"{field.name} is {getattr(old, field.name)!r} there, {getattr(self, field.name)!r} now"
-                for field in dataclasses.fields(self)
-                if getattr(old, field.name) != getattr(self, field.name)
+                f"{name} is {getattr(old, name)!r} there, {getattr(self, name)!r} now"
+                for name in (field.name for field in dataclasses.fields(self))
+                if getattr(old, name) != getattr(self, name)
             ]
             if differ:
                 raise RunError(

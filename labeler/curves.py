@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Doubles, Floats
 from labeler.rowsums import Chunk
-from labeler.statistics import Doubles, Floats
 
 BINS_PER_OCTAVE = 6
 """Thresholds tried per doubling of the predicted activation."""
@@ -93,4 +93,5 @@ def bin_of(values: Floats, scale: Floats) -> npt.NDArray[np.int64]:
     """Bin of each prediction: 0 at or below scale / 64, then BINS_PER_OCTAVE per doubling."""
     ratio = np.maximum(values / scale, 1e-30) * np.float32(1 / _LOWEST)
     octave = np.floor(np.log2(ratio) * BINS_PER_OCTAVE).astype(np.int64) + 1
-    return np.clip(octave, 0, N_BINS - 1)
+    bins: npt.NDArray[np.int64] = np.clip(octave, 0, N_BINS - 1)
+    return bins

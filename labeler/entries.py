@@ -6,8 +6,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Floats
 from labeler.rowsums import Chunk
-from labeler.statistics import Floats
 
 
 @dataclass(frozen=True, eq=False)

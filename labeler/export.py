@@ -14,7 +14,7 @@ import polars as pl
 from labeler.errors import LabelError
 
 if TYPE_CHECKING:
-    from labeler.labels import LabelSet
+    from labeler.labels import Budget, LabelSet
 
 _MAIN = '''
 def predict(ids):
@@ -41,7 +41,7 @@ def fires(ids):
 '''
 
 
-def label_source(labels: "LabelSet", latent: int, budget: int) -> str:
+def label_source(labels: "LabelSet", latent: int, budget: "Budget") -> str:
     """Python source of one latent's label.
 
     Raises
@@ -99,7 +99,7 @@ def label_source(labels: "LabelSet", latent: int, budget: int) -> str:
     )
 
 
-def _table(labels: "LabelSet", budget: int, latent: int, name: str, nodes: list[int]) -> str:
+def _table(labels: "LabelSet", budget: "Budget", latent: int, name: str, nodes: list[int]) -> str:
     level = labels.tree.levels[name]
     table = labels.predictor(budget).tables.get(name)
     lines = [f"    {name!r}: {{\n"]

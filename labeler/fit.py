@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Bools, Doubles, Longs
 from labeler.keytree import KeyTree
 from labeler.null import benjamini_hochberg, p_values, shift_firings, shifted_positions
 from labeler.scores import BlockScorer, LevelScore, Shrinkage, fit_shrinkage
-from labeler.select import Chosen, Pool, choose
-from labeler.statistics import Doubles, LatentFirings, Rows
+from labeler.select import Pool, choose
+from labeler.short import ShortLabels, best_family, join_short
+from labeler.statistics import LatentFirings, Rows
 from labeler.threads import map_threads
 from labeler.tokens import Tokens
 
@@ -25,6 +27,9 @@ BLOCK = 64
 
 PARSIMONY = 0.05
 """A simpler type wins when its net bits are within this share of the best type's."""
+
+SLACK = 0.01
+"""Share of the error that a latent may lose by running on the finest type of its family."""
 
 FDR = 0.01
 """False-discovery rate at which a latent is labeled rather than left unexplained."""
@@ -38,38 +43,6 @@ MIN_HELDOUT_FIRINGS = 5
 _SHRINKAGE_LATENTS = 64
 _NULL_LATENTS = 512
 _NULL_DRAWS = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class ShortLabels:
-    """Labels of at most `budget` keys for a block or range of latents.
-
-    Attributes
-    ----------
-    family : list of str
-        Per latent the finest type of the chain its keys come from.
-    latent, node : int32 [n]
-        Absolute latent number and node of each entry.
-    level : list of str
-        Function type of each entry.
-    value : float32 [n]
-        What the label predicts there.
-    n, count : float32 [n]
-        Positions and firings of the fit split left to the entry.
-    default, threshold, f1 : float32 [n_latents]
-        Prediction elsewhere, activation above which the label says "fires", F1 in sample.
-    """
-
-    family: npt.NDArray[np.str_]
-    latent: npt.NDArray[np.int32]
-    level: npt.NDArray[np.str_]
-    node: npt.NDArray[np.int32]
-    value: npt.NDArray[np.float32]
-    n: npt.NDArray[np.float32]
-    count: npt.NDArray[np.float32]
-    default: npt.NDArray[np.float32]
-    threshold: npt.NDArray[np.float32]
-    f1: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +101,8 @@ class HookpointFit:
     def labeled(self) -> npt.NDArray[np.bool_]:
         """Latents with a label that beats the null at the false-discovery rate."""
         best = np.take_along_axis(self.net_bits, self.winner[None], axis=0)[0]
-        return self.fitted & (self.q <= FDR) & (best > 0)
+        labeled: Bools = self.fitted & (self.q <= FDR) & (best > 0)
+        return labeled
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,56 +205,9 @@ def _fit_block(
             )
             for family in families
         }
-        short[budget] = _best_family(tree, chosen, block.first, scorer.mean_act)
+        short[budget] = best_family(tree, chosen, block.first, scorer.mean_act)
     # The entries have served; the rest is small.
     return _Block(scorer, scores, short)
-
-
-def _best_family(
-    tree: KeyTree, chosen: Mapping[str, Chosen], first: int, mean_act: Doubles
-) -> ShortLabels:
-    """For each latent the family whose kept keys save most."""
-    families = list(chosen)
-    saved = np.stack([chosen[family].saved for family in families])
-    best = saved.argmax(axis=0)
-    parts = []
-    n_latents = len(mean_act)
-    default, threshold, f1 = np.zeros(n_latents), np.zeros(n_latents), np.zeros(n_latents)
-    for index, family in enumerate(families):
-        mine = best == index
-        picked = chosen[family]
-        default[mine] = picked.default[mine]
-        cut, score = picked.thresholds()
-        threshold[mine], f1[mine] = cut[mine], score[mine]
-        keep = mine[picked.entries.latent]
-        entries = picked.entries.take(keep)
-        chain = np.array(tree.chain(family))
-        parts.append(
-            (
-                entries.latent + first,
-                chain[entries.level],
-                entries.node,
-                picked.value[keep].astype(np.float32),
-                picked.n_left[keep].astype(np.float32),
-                picked.count_left[keep].astype(np.float32),
-            )
-        )
-    latent, level, node, value, n, count = (
-        np.concatenate(part) for part in zip(*parts, strict=True)
-    )
-    order = np.argsort(latent, kind="stable")
-    return ShortLabels(
-        np.array(families)[best],
-        latent[order],
-        level[order],
-        node[order],
-        value[order],
-        n[order],
-        count[order],
-        default.astype(np.float32),
-        threshold.astype(np.float32),
-        f1.astype(np.float32),
-    )
 
 
 def _assemble(
@@ -326,14 +253,12 @@ def _assemble(
         net_bits=net_bits,
         f1=per_type(lambda s: s.firing.best()[0]),
         threshold=per_type(lambda s: s.firing.best()[1]),
-        n_paying=per_type(lambda s: s.n_paying).astype(np.int64),
+        n_paying=per_type(lambda s: s.n_paying.astype(np.float64)).astype(np.int64),
         winner=pick_type(tree, types, net_bits),
-        runs=sse.argmin(axis=0),
+        runs=pick_runs(tree, types, sse),
         p=p,
         q=q,
-        short={
-            budget: _join_short([block.short[budget] for block in blocks]) for budget in BUDGETS
-        },
+        short={budget: join_short([block.short[budget] for block in blocks]) for budget in BUDGETS},
     )
 
 
@@ -347,9 +272,20 @@ def pick_type(tree: KeyTree, types: list[str], net_bits: Doubles) -> npt.NDArray
     close = net_bits >= (1 - PARSIMONY) * net_bits.max(axis=0)
     simplest = np.where(close, depth[:, None], depth.max() + 1).min(axis=0)
     allowed = close & (depth[:, None] == simplest)
-    return np.where(allowed, net_bits, -np.inf).argmax(axis=0)
+    winner: Longs = np.where(allowed, net_bits, -np.inf).argmax(axis=0)
+    return winner
 
 
-def _join_short(parts: list[ShortLabels]) -> ShortLabels:
-    names = ShortLabels.__dataclass_fields__
-    return ShortLabels(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def pick_runs(tree: KeyTree, types: list[str], sse: Doubles) -> npt.NDArray[np.int64]:
+    """Index of the type whose whole table runs, from out-of-fold error [n_types, n_latents].
+
+    The type with the least error, or the finest type of its family where that costs at most
+    SLACK of it: latents that run on the same tables are predicted together.
+    """
+    best: Longs = sse.argmin(axis=0)
+    least = sse[best, np.arange(sse.shape[1])]
+    for leaf in tree.leaves:
+        index = types.index(leaf)
+        family = np.isin(best, [types.index(name) for name in tree.chain(leaf)])
+        best[family & (sse[index] <= (1 + SLACK) * least)] = index
+    return best

@@ -8,6 +8,7 @@ children of a node are neighbours.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -66,7 +67,8 @@ class Level:
     @property
     def n_total(self) -> npt.NDArray[np.int64]:
         """Positions of the fit split at each node, int64 [n_nodes]."""
-        return self.n.sum(axis=1, dtype=np.int64)
+        total: npt.NDArray[np.int64] = self.n.sum(axis=1, dtype=np.int64)
+        return total
 
     def find(self, keys: npt.NDArray[np.int64], parent: Nodes | None) -> Nodes:
         """Node of each key under its parent node; UNSEEN where there is none.
@@ -206,9 +208,10 @@ class KeyTree:
     def save(self, folder: Path) -> None:
         """Write types and levels: one ``<type>.npz`` each and ``tree.json``."""
         for name, level in self.levels.items():
-            arrays = {f"state_{key}": value for key, value in self.types[name].state().items()}
+            arrays: dict[str, Any] = {"keys": level.keys, "pair": level.pair, "n": level.n}
+            arrays |= {f"state_{key}": value for key, value in self.types[name].state().items()}
             with atomic_path(folder / f"{name}.npz") as temporary, temporary.open("wb") as stream:
-                np.savez(stream, keys=level.keys, pair=level.pair, n=level.n, **arrays)
+                np.savez(stream, allow_pickle=False, **arrays)
         write_json(
             folder / "tree.json",
             {

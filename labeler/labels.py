@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from labeler.arrays import Bools
 from labeler.errors import LabelError
 from labeler.fit import BUDGETS, FDR, HookpointFit
 from labeler.keytree import KeyTree
@@ -70,9 +71,10 @@ class Label:
     def fires(self, tokens: Tokens, budget: Budget = READABLE) -> npt.NDArray[np.bool_]:
         """Where the label says that the latent fires, bool [n_ctx, ctx_len]."""
         threshold = self.labels.predictor(budget).threshold[self.latent]
-        return self.predict(tokens, budget) >= threshold
+        fires: Bools = self.predict(tokens, budget) >= threshold
+        return fires
 
-    def source(self, budget: int = READABLE) -> str:
+    def source(self, budget: Budget = READABLE) -> str:
         """Plain Python that needs only numpy and predicts exactly as `predict` does."""
         from labeler.export import label_source
 

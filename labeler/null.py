@@ -10,7 +10,8 @@ topics: topics could then never be significant.)
 import numpy as np
 import numpy.typing as npt
 
-from labeler.statistics import Doubles, LatentFirings
+from labeler.arrays import Doubles
+from labeler.statistics import LatentFirings
 from labeler.tokens import Tokens
 
 NEIGHBOURS = 400

@@ -10,20 +10,21 @@ labels `scale` is 1 and `added` is an entry's value minus that of the nearest ke
 `added` is sparse, latent by latent; `scale` is one number per node.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from labeler.arrays import Floats
 from labeler.keytree import KeyTree, Nodes
 from labeler.tokens import Tokens
 
-Floats = npt.NDArray[np.float32]
-
-CONTEXTS_AT_ONCE = 32
-"""Contexts predicted at once: 32 x 128 positions x 2,048 latents are 34 MB."""
+CONTEXTS_AT_ONCE = 8
+"""Contexts predicted at once. 8 x 128 positions x 2,048 latents are 8 MB: small enough for the
+allocator to hand the same memory out again, which is several times as fast as fresh pages."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,20 +48,43 @@ class Table:
     value: npt.NDArray[np.floating]
     scale: Floats | None
 
-    def add_to(self, prediction: Floats, node: npt.NDArray[np.int32]) -> None:
-        """Apply the level in place to `prediction` [n, n_latents] at `node` [n], -1 = leave."""
+    def add_to(
+        self,
+        prediction: Floats,
+        node: npt.NDArray[np.int32],
+        column: npt.NDArray[np.int64] | None = None,
+    ) -> None:
+        """Apply the level in place.
+
+        Parameters
+        ----------
+        prediction : float32 [n, n_columns]
+            The parent's predictions.
+        node : int32 [n]
+            Node of each position, -1 = the prediction stays.
+        column : int64 [n_latents] or None
+            Column of each latent, -1 = not among the columns; None where they are the latents.
+        """
         at = np.flatnonzero(node >= 0)
-        node = node[at]
         if self.scale is not None:
-            prediction[at] *= self.scale[node][:, None]
-        first = self.start[node]
-        n_cells = self.start[node + 1] - first
+            factor = np.ones(len(node), dtype=np.float32)
+            factor[at] = self.scale[node[at]]
+            prediction *= factor[:, None]
+        first = self.start[node[at]]
+        n_cells = self.start[node[at] + 1] - first
         ends = np.cumsum(n_cells)
         if not len(ends) or not ends[-1]:
             return
         cell = np.arange(ends[-1]) + np.repeat(first - (ends - n_cells), n_cells)
-        flat = np.repeat(at * prediction.shape[1], n_cells) + self.latent[cell]
-        prediction.reshape(-1)[flat] += self.value[cell].astype(np.float32)
+        where = self.latent[cell].astype(np.int64)
+        value = self.value[cell].astype(np.float32)
+        flat = np.repeat(at * prediction.shape[1], n_cells)
+        if column is not None:
+            where = column[where]
+            known = where >= 0
+            where, value, flat = where[known], value[known], flat[known]
+        # A (position, latent) pair occurs once per level, so plain addition is enough.
+        prediction.reshape(-1)[flat + where] += value
 
     @classmethod
     def from_csr(cls, matrix: sparse.csr_matrix, scale: Floats | None) -> "Table":
@@ -120,36 +144,64 @@ class Predictor:
     def at_nodes(self, nodes: Mapping[str, Nodes]) -> Floats:
         """Predictions at positions whose nodes are known, float32 [n_positions, n_latents]."""
         n = next(iter(nodes.values())).size if nodes else 0
-        out = np.tile(self.default, (n, 1))
-        level: dict[str | None, Floats] = {}
-        last_use = self._last_use()
-        for index, (name, table) in enumerate(self.tables.items()):
-            parent = self.tree.levels[name].parent_name
-            above = level.get(parent)
-            if above is None:
-                here = np.tile(self.default, (n, 1))
-            elif last_use[parent] == index:
-                here = level.pop(parent)
-            else:
-                here = above.copy()
-            table.add_to(here, nodes[name].ravel())
-            mine = self.runs.get(name)
-            if mine is not None and len(mine):
-                if len(mine) * 2 > self.n_latents:
-                    # Most latents end here: swap instead of copying nearly all columns.
-                    rest = np.setdiff1d(np.arange(self.n_latents), mine, assume_unique=True)
-                    merged = here.copy() if last_use.get(name, -1) >= 0 else here
-                    merged[:, rest] = out[:, rest]
-                    out = merged
-                else:
-                    out[:, mine] = here[:, mine]
-            if last_use.get(name, -1) >= 0:
-                level[name] = here
+        out = np.empty((n, self.n_latents), dtype=np.float32)
+        out[:] = self.default
+        for path, latents in self._paths:
+            if len(latents) * 2 > self.n_latents:
+                # In place: other paths' columns come out wrong here and are overwritten below.
+                self._follow(path, out, nodes, None)
+        for path, latents in self._paths:
+            column = np.full(self.n_latents, -1, dtype=np.int64)
+            column[latents] = np.arange(len(latents))
+            if len(latents) * 2 <= self.n_latents:
+                part = np.empty((n, len(latents)), dtype=np.float32)
+                part[:] = self.default[latents]
+                self._follow(path, part, nodes, column)
+                out[:, latents] = part
+        rest = self._silent
+        out[:, rest] = self.default[rest]
         return out
 
-    def _last_use(self) -> dict[str | None, int]:
-        """Index of the last table that starts from each level's prediction."""
-        return {self.tree.levels[name].parent_name: index for index, name in enumerate(self.tables)}
+    def _follow(
+        self,
+        path: Sequence[str],
+        prediction: Floats,
+        nodes: Mapping[str, Nodes],
+        column: npt.NDArray[np.int64] | None,
+    ) -> None:
+        """Apply a chain's levels in place; latents whose chain ends early keep what they had."""
+        ended: list[tuple[npt.NDArray[np.int64], Floats]] = []
+        for name in path:
+            self.tables[name].add_to(prediction, nodes[name].ravel(), column)
+            mine = np.asarray(self.runs.get(name, ()), dtype=np.int64)
+            if name != path[-1] and len(mine):
+                where = mine if column is None else column[mine]
+                ended.append((where, prediction[:, where]))
+        for where, kept in ended:
+            prediction[:, where] = kept
+
+    @cached_property
+    def _paths(self) -> list[tuple[list[str], npt.NDArray[np.int64]]]:
+        """Chains to follow and the latents of each; every latent with a table is in one."""
+        paths: list[tuple[list[str], npt.NDArray[np.int64]]] = []
+        placed: set[str] = set()
+        for end in sorted(self.runs, key=lambda name: -len(self.tree.chain(name))):
+            if end in placed:
+                continue
+            chain = self.tree.chain(end)
+            ends = [name for name in chain if name in self.runs and name not in placed]
+            placed.update(ends)
+            latents = np.concatenate([np.asarray(self.runs[name]) for name in ends])
+            paths.append((chain, np.sort(latents).astype(np.int64)))
+        return paths
+
+    @cached_property
+    def _silent(self) -> npt.NDArray[np.int64]:
+        """Latents that no table serves."""
+        served = np.zeros(self.n_latents, dtype=bool)
+        for _, latents in self._paths:
+            served[latents] = True
+        return np.flatnonzero(~served)
 
 
 def short_tables(

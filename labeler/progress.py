@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 @contextmanager
 def progress_bar(
-    description: str, total: int | None, *, quiet: bool = False
-) -> Iterator[Callable[[int], None]]:
+    description: str, total: float | None, *, quiet: bool = False
+) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs and yield a function that advances it.
 
     Parameters

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from labeler.statistics import Floats, LatentFirings, Rows
+from labeler.arrays import Floats
+from labeler.statistics import LatentFirings, Rows
 
 CHUNK_CELLS = 1 << 16
 """Cells of a chunk: 256 kB per float32 array, about eight of which fit a second-level cache."""
@@ -85,7 +86,7 @@ class RowSums:
         first = rows.first_row[nodes] - span.start
         node_of_row = np.repeat(np.arange(len(first)), np.diff(np.append(first, n_rows)))
         column = self.column[low:high]
-        cell = row_of_cell * self.width + column
+        cell = (row_of_cell * self.width + column).astype(np.int64)
         node_cell = node_of_row[row_of_cell] * self.width + column
         size = len(first) * self.width
 
@@ -163,7 +164,8 @@ class Chunk:
         out = parent * np.float32(nu)
         out += self.count_out
         out *= 1 / (self.n_out + np.float32(nu))
-        return np.minimum(out, _ALMOST_ONE, out=out)
+        np.minimum(out, _ALMOST_ONE, out=out)
+        return out
 
     def error_gain(self, mean: Floats, parent: Floats) -> Floats:
         """Squared error saved over the parent, float32 [n, n_latents]."""

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Doubles, Floats
 from labeler.curves import FiringCurve
 from labeler.entries import Entries
 from labeler.keytree import KeyTree
 from labeler.rowsums import RowSums
-from labeler.statistics import Doubles, Floats, LatentFirings, Rows, sums_by_fold
+from labeler.statistics import LatentFirings, Rows, sums_by_fold
 from labeler.tokens import N_FOLDS, Tokens
 
 SHRINKAGE_GRID = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
@@ -119,7 +120,8 @@ class BlockScorer:
         self, tree: KeyTree, rows: Mapping[str, Rows], fit: Tokens, firings: LatentFirings
     ) -> None:
         self.tree, self.rows, self.firings = tree, rows, firings
-        n_fold = np.bincount(fit.fold, weights=fit.length, minlength=N_FOLDS)[:, None]
+        positions = np.bincount(fit.fold, weights=fit.length, minlength=N_FOLDS)
+        n_fold: Doubles = positions.astype(np.float64)[:, None]
         self.n_fold = n_fold
         self.count, self.total, self.square = sums_by_fold(fit, firings)
         outside = np.maximum(n_fold.sum() - n_fold, 1)
@@ -141,7 +143,8 @@ class BlockScorer:
     @property
     def sst(self) -> Doubles:
         """Sum of squares about the mean of the fit split, float64 [n_latents]."""
-        return self.square.sum(axis=0) - self.total.sum(axis=0) ** 2 / self.n_fold.sum()
+        sst: Doubles = self.square.sum(axis=0) - self.total.sum(axis=0) ** 2 / self.n_fold.sum()
+        return sst
 
     @property
     def mean_act(self) -> Doubles:

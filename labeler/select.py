@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from labeler.arrays import Doubles, Floats
 from labeler.entries import Entries
 from labeler.keytree import Level
-from labeler.statistics import Doubles
 
 SCHEDULE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.0, 1.0)
 """Share of the budget kept after each round; every round ranks all entries anew."""
@@ -117,8 +117,10 @@ class Chosen:
         first = np.searchsorted(latent, np.arange(n_latents))
 
         def running(values: Doubles) -> Doubles:
-            total = np.cumsum(values[order])
-            return total - (total[first] - values[order][first])[latent]
+            total: Doubles = np.cumsum(values[order])
+            before: Doubles = total[first] - values[order][first]
+            since: Doubles = total - before[latent]
+            return since
 
         called, hit = running(n), running(count)
         all_firings = np.bincount(latent, weights=count[order], minlength=n_latents)
@@ -190,8 +192,8 @@ def _left(
 ) -> _Left:
     e = pool.entries
     nearest = _nearest_kept(pool, kept)
-    left = {"n": e.n, "total": e.total, "count": e.count}
-    left = {name: values.astype(np.float64) for name, values in left.items()}
+    sums = {"n": e.n, "total": e.total, "count": e.count}
+    left: dict[str, Doubles] = {name: values.astype(np.float64) for name, values in sums.items()}
     taker = np.flatnonzero(kept)
     # A kept entry takes its positions from the nearest kept entry above it, and from the entries
     # in between, which would lose them too if they were kept.
@@ -200,14 +202,15 @@ def _left(
         owner = above[taker]
         take = open_ & (owner >= 0)
         for name, values in left.items():
-            source = getattr(e, name)[taker[take]]
+            source = sums[name][taker[take]]
             np.subtract.at(values, owner[take], source)
         open_ &= ~(take & kept[owner])
     free = taker[nearest[taker] < 0]
     width = len(totals)
 
-    def rest(whole: Doubles | float, taken: npt.NDArray[np.float32]) -> Doubles:
-        return whole - np.bincount(e.latent[free], weights=taken[free], minlength=width)
+    def rest(whole: Doubles | float, taken: Floats) -> Doubles:
+        gone = np.bincount(e.latent[free], weights=taken[free], minlength=width)
+        return np.subtract(whole, gone)
 
     return _Left(
         nearest,
@@ -241,7 +244,8 @@ def _scores(
     saved = n * n_rest / np.maximum(n + n_rest, 1) * difference**2
     # A value shrunk by lam reaches only part of the saving.
     pull = n / (n + lam)
-    return saved * (2 * pull - pull**2) * e.trust
+    trusted: Doubles = saved * (2 * pull - pull**2) * e.trust
+    return trusted
 
 
 def _top(latent: npt.NDArray[np.int32], score: Doubles, budget: int) -> npt.NDArray[np.bool_]:
@@ -273,7 +277,7 @@ def _chosen(
         value[at] = (np.maximum(left.total[at], 0) + lam * up) / (np.maximum(left.n[at], 0) + lam)
     index = np.flatnonzero(kept)
     score = _scores(pool, kept, n_positions, totals, lam)[index]
-    saved = np.bincount(e.latent[index], weights=score, minlength=len(totals))
+    saved = np.bincount(e.latent[index], weights=score, minlength=len(totals)).astype(float)
     return Chosen(
         e.take(index),
         value[index],

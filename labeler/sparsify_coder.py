@@ -1,8 +1,9 @@
 """Sparse coders in the layout of EleutherAI's sparsify: ``cfg.json`` and ``sae.safetensors``."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 from torch import Tensor
@@ -150,11 +151,11 @@ def _read_config(path: Path) -> SparsifyConfig:
         raise CoderError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(raw, dict) or "d_in" not in raw:
         raise CoderError(f"{path} has no field d_in; it is not a config of sparsify")
-    known = {field.name: field.type for field in fields(SparsifyConfig)}
+    known: dict[str, type] = get_type_hints(SparsifyConfig)
     values = {key: value for key, value in raw.items() if key in known}
     for key, value in values.items():
         if type(value) is not known[key]:
-            raise CoderError(f"{path}: {key} is {value!r}, expected {known[key]}")
+            raise CoderError(f"{path}: {key} is {value!r}, expected {known[key].__name__}")
     config = SparsifyConfig(**values)
     num_latents = config.num_latents or config.d_in * config.expansion_factor
     if config.activation not in ("topk", "groupmax"):

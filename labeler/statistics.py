@@ -13,14 +13,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from labeler.arrays import Doubles, Floats
 from labeler.keytree import KeyTree, Level, Nodes
 from labeler.tokens import HELDOUT, N_FOLDS, Tokens
 
 if TYPE_CHECKING:
     from labeler.cache import LatentCache
-
-Floats = npt.NDArray[np.float32]
-Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +194,8 @@ def sums_by_fold(fit: Tokens, firings: LatentFirings) -> tuple[Doubles, Doubles,
     shape = (N_FOLDS, width)
 
     def add(weights: Doubles | None) -> Doubles:
-        return np.bincount(cell, weights=weights, minlength=N_FOLDS * width).reshape(shape) * 1.0
+        total = np.bincount(cell, weights=weights, minlength=N_FOLDS * width)
+        return total.reshape(shape).astype(np.float64)
 
     return add(None), add(act), add(act * act)
 

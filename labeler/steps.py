@@ -1,6 +1,6 @@
 """The steps of a run, each a function and a command: cache, fit, verify, rewrite, report.
 
-    Corpus -> Tokens -> LatentCache -> KeyStatistics -> LabelSet -> scores, cross-entropies -> report
+    Corpus -> Tokens -> LatentCache -> sums -> LabelSet -> scores, cross-entropies -> report
 
 Every step continues where an interrupted one stopped, hookpoint by hookpoint, and does again only
 what was made from other inputs or by other code.
@@ -122,14 +122,14 @@ def fit(
             if is_done(folder / "done.json", key_of(**facts)):
                 continue
             firings = load_fit_firings(source, hookpoint, tokens)
-            with progress_bar(f"fitting {hookpoint}", 1000, quiet=run.quiet) as advance:
+            with progress_bar(f"fitting {hookpoint}", 1.0, quiet=run.quiet) as advance:
                 fitted = fit_hookpoint(
                     tree,
                     rows,
                     split,
                     firings,
                     seed=run.config.seed,
-                    advance=lambda share: advance(share * 1000),
+                    advance=advance,
                 )
             runs = runs_by_type(fitted.types, fitted.runs, fitted.labeled)
             write_tables(folder / "whole", tree, nodes, firings, runs, fitted.shrinkage)
@@ -204,7 +204,7 @@ def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> Non
 
     with timed(run, "rewrite"):
         heldout = first_positions(run.tokens.heldout, tokens)
-        sets = [(name,) for name in run.hookpoints]
+        sets: list[tuple[str, ...]] = [(name,) for name in run.hookpoints]
         if len(run.hookpoints) > 1:
             sets.append(run.hookpoints)
         labels: dict[str, LabelSet] = {}

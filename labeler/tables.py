@@ -92,9 +92,9 @@ def write_tables(
             "scale": (lam / (level.n_total + lam)).astype(np.float32),
         }
         for key, array in arrays.items():
-            with atomic_path(folder / name / f"{key}.npy") as temporary:
-                with temporary.open("wb") as stream:
-                    np.save(stream, array)
+            path = folder / name / f"{key}.npy"
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                np.save(stream, array)
 
 
 def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
@@ -123,5 +123,7 @@ def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
                 f"{folder / name}: the table has {len(start) - 1} nodes and {len(latent)} cells, "
                 f"the tree {level.n_nodes} nodes; run `labeler fit` again"
             )
-        tables[name] = Table(np.asarray(start), latent, value, np.asarray(scale))
+        # asarray: plain views of the mapped files, without memmap's slow indexing.
+        arrays = (np.asarray(array) for array in (start, latent, value, scale))
+        tables[name] = Table(*arrays)
     return tables

@@ -169,7 +169,7 @@ def test_missing_columns_are_named_with_those_that_exist(tmp_path: Path, kind: s
         {"topic_columns": ["body"]},
         {"split_column": "body"},
     ):
-        with pytest.raises(CorpusError, match="body.*text, subject, n, part"):
+        with pytest.raises(CorpusError, match=r"body.*text, subject, n, part"):
             load_corpus(path, **options)
 
 
@@ -192,7 +192,7 @@ def test_rows_without_text_are_counted_and_missing_topics_are_empty(
 
 @both
 def test_text_column_of_numbers_is_an_error(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(CorpusError, match="expected (a string|text)"):
+    with pytest.raises(CorpusError, match=r"expected (a string|text)"):
         load_corpus(table(tmp_path, kind, ROWS), text_column="n")
 
 
@@ -217,7 +217,7 @@ def test_broken_json_line_is_named(tmp_path: Path) -> None:
 def test_truncated_parquet_is_an_error(tmp_path: Path) -> None:
     path = table(tmp_path, "parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(CorpusError, match="data.parquet"):
+    with pytest.raises(CorpusError, match=r"data\.parquet"):
         load_corpus(path)
 
 
@@ -236,7 +236,7 @@ def test_openstax_has_topics_and_its_own_split(shared_data: Path) -> None:
         split_column="split",
     )
     assert len(corpus) == 3778
-    heldout = [d for d in corpus.documents(split="heldout")]
+    heldout = list(corpus.documents(split="heldout"))
     assert heldout
     assert all(len(d.topics) == 2 and all(d.topics) for d in heldout)
 
