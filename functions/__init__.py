@@ -12,6 +12,7 @@ from labeler.functions import (
     trigram,
     unigram,
 )
+from labeler.functions.check import check_function_type
 from labeler.functions.contract import NO_KEY, FunctionType, Keys, State
 from labeler.functions.registry import function_types, get_function_type, register, with_back_off
 
@@ -21,6 +22,7 @@ __all__ = [
     "Keys",
     "State",
     "bigram",
+    "check_function_type",
     "fourgram",
     "function_types",
     "get_function_type",

@@ -16,7 +16,7 @@ _entry_points_read = False
 F = TypeVar("F", bound=type[FunctionType])
 
 
-def register(cls: F) -> F:
+def register(cls: F | None = None) -> F:
     """Register a function type; use as a class decorator, without parentheses.
 
     Raises
@@ -24,10 +24,35 @@ def register(cls: F) -> F:
     FunctionTypeError
         If the class breaks the contract or its name is taken.
     """
+    if cls is None:
+        raise FunctionTypeError("write `@register` above the class, without parentheses")
+    check_class(cls)
+    where, name = f"{cls.__module__}.{cls.__qualname__}", cls.name
+    known = _registry.get(name)
+    if known is not None and (known.__module__, known.__qualname__) != (
+        cls.__module__,
+        cls.__qualname__,
+    ):
+        raise FunctionTypeError(
+            f"{where}: the name {name!r} is taken by {known.__module__}.{known.__qualname__}; "
+            "choose another"
+        )
+    _registry[name] = cls
+    return cls
+
+
+def check_class(cls: object) -> None:
+    """Check what can be checked of a function type without any text.
+
+    Raises
+    ------
+    FunctionTypeError
+        If it is no subclass of FunctionType, has no proper name, or leaves a method abstract.
+    """
     if not (isinstance(cls, type) and issubclass(cls, FunctionType)):
         raise FunctionTypeError(
-            f"register takes a subclass of FunctionType, not {cls!r}; write `@register` above a "
-            "class (no parentheses), not above a function or an instance"
+            f"a function type is a subclass of FunctionType, not {cls!r}; write `@register` above "
+            "a class, not above a function"
         )
     where = f"{cls.__module__}.{cls.__qualname__}"
     name = getattr(cls, "name", None)
@@ -41,17 +66,6 @@ def register(cls: F) -> F:
         raise FunctionTypeError(
             f"{where}: define {' and '.join(missing)}, which it leaves abstract"
         )
-    known = _registry.get(name)
-    if known is not None and (known.__module__, known.__qualname__) != (
-        cls.__module__,
-        cls.__qualname__,
-    ):
-        raise FunctionTypeError(
-            f"{where}: the name {name!r} is taken by {known.__module__}.{known.__qualname__}; "
-            "choose another"
-        )
-    _registry[name] = cls
-    return cls
 
 
 def function_types() -> dict[str, type[FunctionType]]:

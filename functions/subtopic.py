@@ -6,7 +6,7 @@ from labeler.functions.topic_model import TopicModel
 
 @register
 class Subtopic(TopicModel):
-    """The topic at the second level (book, sub-folder), inferred from the tokens so far."""
+    """The topic at the second level, inferred from the tokens so far."""
 
     name = "subtopic"
     backs_off_to = "topic"

@@ -1,6 +1,18 @@
 """How tokens look in a label."""
 
 
+def one_line(text: str) -> str:
+    r"""Text with what is not printable escaped: newlines, control characters, surrogates.
+
+    >>> one_line("a\nb\t")
+    'a\\nb\\t'
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
 def quote(text: str) -> str:
     r"""Text in backquotes on one line, control characters escaped, backquotes kept readable.
 
@@ -9,9 +21,6 @@ def quote(text: str) -> str:
     >>> quote("\n\t")
     '`\\n\\t`'
     """
-    shown = "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    shown = one_line(text)
     fence = "``" if "`" in shown else "`"
     return f"{fence}{shown}{fence}"

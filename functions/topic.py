@@ -6,7 +6,7 @@ from labeler.functions.topic_model import TopicModel
 
 @register
 class Topic(TopicModel):
-    """The topic at the first level (subject, top-level folder), inferred from the tokens so far."""
+    """The topic at the first level, inferred from the tokens so far."""
 
     name = "topic"
     level = 0

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from labeler.errors import NotApplicableError
 from labeler.functions.contract import NO_KEY, FunctionType, Keys, State
+from labeler.functions.text import one_line
 from labeler.tokens import Tokens
 
 UNITS_PER_NAT = 256
@@ -102,7 +103,7 @@ class TopicModel(FunctionType):
 
     def render(self, key: int) -> str:
         """The topic's name."""
-        return f"topic {self._names[key]}"
+        return f"topic {one_line(self._names[key])}"
 
     def source(self) -> str | None:
         """Python for exported labels, the scores packed in text."""

@@ -230,9 +230,11 @@ def export_command(
 @app.command("functions", epilog="Example: labeler functions")
 def functions_command() -> None:
     """List the function types there are."""
-    from labeler.functions import function_types
+    from labeler.functions import function_types, with_back_off
 
-    for name, kind in function_types().items():
+    known = function_types()
+    for name in with_back_off(known):
+        kind = known[name]
         back_off = f" -> {kind.backs_off_to}" if kind.backs_off_to else ""
         summary = (kind.__doc__ or "").strip().split("\n")[0]
         typer.echo(f"{name + back_off:26}{summary}")

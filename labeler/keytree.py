@@ -243,7 +243,7 @@ class KeyTree:
                 with np.load(path, allow_pickle=False) as arrays:
                     state = {key[6:]: arrays[key] for key in arrays if key.startswith("state_")}
                     level = Level(name, parent_name, arrays["keys"], arrays["pair"], arrays["n"])
-            except (OSError, ValueError, KeyError, BadZipFile) as error:
+            except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
                 raise LabelError(
                     f"{path}: cannot be read ({error}); run `labeler fit` again"
                 ) from error

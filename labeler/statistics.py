@@ -171,7 +171,9 @@ def make_rows(tree: KeyTree, nodes: dict[str, Nodes], fit: Tokens) -> dict[str, 
             parent_row = number[level.parent_name][parent * N_FOLDS + in_fold]
         alive, first_row = np.unique(node, return_index=True)
         at = nodes[name].ravel().astype(np.int64)
-        of_position = np.where(at >= 0, table[at * N_FOLDS + fold], -1).astype(np.int32)
+        of_position = np.full(len(at), -1, dtype=np.int32)
+        has = np.flatnonzero(at >= 0)
+        of_position[has] = table[at[has] * N_FOLDS + fold[has]]
         rows[name] = Rows(
             node=node,
             fold=in_fold,

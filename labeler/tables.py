@@ -114,7 +114,7 @@ def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
                 np.load(folder / name / f"{key}.npy", mmap_mode="r", allow_pickle=False)
                 for key in ("start", "latent", "value", "scale")
             )
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise LabelError(
                 f"{folder / name}: cannot be read ({error}); run `labeler fit` again"
             ) from error

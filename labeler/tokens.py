@@ -86,7 +86,7 @@ class Tokens:
         digest = hashlib.sha256()
         for array in (self.ids, self.length, self.doc, self.fold):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
+            digest.update(np.ascontiguousarray(array).data)
         names = [self.doc_ids, self.topics, self.topic_levels, self.vocab]
         digest.update(json.dumps(names).encode())
         return digest.hexdigest()

@@ -42,9 +42,10 @@ def vocab_texts(tokenizer: Any, size: int) -> tuple[str, ...]:
 def _text(index: int, piece: str | None, text: str) -> str:
     if "\ufffd" in text and piece is not None:
         return _bytes_text(piece)
-    if piece is not None and piece.startswith(_SPACE_MARK) and not text.startswith(" "):
-        # SentencePiece decoders drop the space at the start of a text.
-        return " " * (len(piece) - len(piece.lstrip(_SPACE_MARK))) + text
+    if piece is not None and piece.startswith(_SPACE_MARK):
+        # SentencePiece decoders drop one space at the start of a text.
+        n_spaces = len(piece) - len(piece.lstrip(_SPACE_MARK))
+        return " " * n_spaces + text.lstrip(" ")
     return text or piece or f"<id {index}>"
 
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+# Before torch is imported: on models this small, threads cost more than they give, and on a busy
+# machine waiting for them makes a test a hundred times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 WORDS = [
     *("the", "a", "one", "small", "red", "green", "old", "cat", "dog", "bird", "house", "river"),
     *("tree", "runs", "sleeps", "sings", "jumps", "over", "under", "near", "and", "then", "but"),

@@ -27,7 +27,7 @@ from labeler.progress import progress_bar, track
 from labeler.shards import Shard, plan_shards, read_shard, write_shard
 from labeler.tokens import HELDOUT, Tokens
 from labeler.windows import load_tokens, save_tokens
-from tests.conftest import K, NUM_LATENTS, write_coder
+from tests.conftest import NUM_LATENTS, K, write_coder
 
 Coders = dict[str, Coder]
 MLPS = ("layers.0.mlp", "layers.1.mlp")
@@ -181,7 +181,7 @@ def test_float16_edges(tmp_path: Path) -> None:
     sizes: dict[str, Any] = {"ctx_len": 8, "num_latents": 8, "dtype": "float16"}
     entry = write_shard(path, **row, act=np.array([1e-30], dtype=np.float32), **sizes)
     assert 0 < read_shard(path, entry, shard, 8).act[0] < 1e-7
-    with pytest.raises(CacheError, match="does not fit float16.*use float32"):
+    with pytest.raises(CacheError, match=r"does not fit float16.*use float32"):
         write_shard(path, **row, act=np.array([1e6], dtype=np.float32), **sizes)
 
 
@@ -195,6 +195,7 @@ def test_files_are_plain_parquet(cache: LatentCache) -> None:
     }
 
 
+@pytest.mark.slow
 def test_autoencoder_on_the_residual_stream(
     tokens: Tokens, model: SubjectModel, tmp_path: Path
 ) -> None:
@@ -242,7 +243,7 @@ def test_interrupted_and_resumed_gives_the_same_bytes(
     done = content(tmp_path)
     assert len(done) == 2 * ((batch - 1) // 3)
     if done:
-        with pytest.raises(CacheError, match="of 12 shards|run `labeler cache` again"):
+        with pytest.raises(CacheError, match=r"of \d+ shards.*run `labeler cache` again"):
             open_cache(tmp_path, tokens)
     counting = Interrupting(coders[MLPS[1]], -1)
     resumed = build(tokens, model, coders | {MLPS[1]: counting}, tmp_path)  # type: ignore[dict-item]
@@ -259,6 +260,7 @@ def test_finished_cache_runs_nothing(
     assert again.n_firings(MLPS[0]) == cache.n_firings(MLPS[0])
 
 
+@pytest.mark.slow
 def test_killed_process_leaves_a_cache_to_continue(
     cache: LatentCache,
     tokens: Tokens,
@@ -364,7 +366,7 @@ def test_full_disk_keeps_what_is_finished(
         return real(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    with pytest.raises(DiskError, match="no space left.*continues where it stopped"):
+    with pytest.raises(DiskError, match=r"no space left.*continues where it stopped"):
         build(tokens, model, coders, tmp_path)
     monkeypatch.undo()
     done = content(tmp_path)
@@ -424,7 +426,7 @@ def test_damaged_manifest_is_named(copy: Path, tokens: Tokens, harm: str) -> Non
 
 
 def test_missing_cache_says_what_to_run(tokens: Tokens, tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="no latent cache in .*; run `labeler cache` first"):
+    with pytest.raises(CacheError, match=r"no latent cache in .*; run `labeler cache` first"):
         open_cache(tmp_path, tokens)
 
 
@@ -440,7 +442,7 @@ def test_values_that_are_not_finite_are_refused(
     try:
         with torch.no_grad():
             block.fill_(float("nan"))
-        with pytest.raises(CacheError, match="not finite at blocks.1.mlp.hook_in"):
+        with pytest.raises(CacheError, match=r"not finite at blocks\.1\.mlp\.hook_in"):
             build(tokens, model, coders, tmp_path)
     finally:
         with torch.no_grad():
@@ -464,6 +466,7 @@ def test_shards_need_fit_before_heldout(tokens: Tokens) -> None:
 # --- size
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(
     tokens: Tokens, model: SubjectModel, coders: Coders, tmp_path: Path
 ) -> None:
@@ -483,8 +486,10 @@ def test_memory_does_not_grow_with_the_corpus(
         return top
 
     peak(1)
-    few, many = peak(3), peak(24)
-    assert many < 1.5 * few
+    few, many = peak(2), peak(20)
+    n_firings = 18 * 32 * tokens.ctx_len * K * len(MLPS)
+    # Holding a firing takes at least 12 bytes (position, latent, activation).
+    assert many - few < 0.1 * 12 * n_firings
 
 
 def test_a_firing_takes_few_bytes(cache: LatentCache) -> None:
@@ -495,7 +500,7 @@ def test_a_firing_takes_few_bytes(cache: LatentCache) -> None:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_real_subjects_go_through(shared_data: Path, tmp_path: Path) -> None:
+def test_openstax_subject_goes_through(shared_data: Path, tmp_path: Path) -> None:
     from labeler.corpus import load_corpus
     from labeler.model import load_model
     from labeler.windows import tokenize_corpus
@@ -509,7 +514,36 @@ def test_real_subjects_go_through(shared_data: Path, tmp_path: Path) -> None:
     coders = load_coders(root / "transcoders", model=model)
     cache = build_cache(tokens, model, coders, tmp_path, quiet=True)
     for hookpoint in cache.hookpoints:
-        assert cache.n_firings(hookpoint) == pytest.approx(32 * tokens.n_positions, rel=0.01)
+        assert cache.n_firings(hookpoint) == pytest.approx(32 * tokens.n_positions, rel=0.05)
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_tinystories_subject_goes_through(shared_data: Path, tmp_path: Path) -> None:
+    from labeler.corpus import load_corpus
+    from labeler.model import load_model
+    from labeler.windows import tokenize_corpus
+
+    model = load_model(shared_data / "tinystories-656k")
+    corpus = load_corpus(shared_data / "tinystories-text" / "validation.txt")
+    tokens = tokenize_corpus(
+        corpus,
+        model.tokenizer,
+        ctx_len=128,
+        fit_tokens=2000,
+        heldout_tokens=500,
+        n_vocab=model.n_vocab,
+    )
+    assert tokens.vocab[int(tokens.ids[0, 0])] == "<|start_story|>"
+    for layer in range(2):
+        write_coder(tmp_path / f"layers.{layer}.mlp", seed=layer, d_in=128)
+    coders = load_coders(tmp_path, model=model)
+    cache = build_cache(tokens, model, coders, tmp_path / "cache", quiet=True)
+    for hookpoint, coder in coders.items():
+        dense = dense_acts(tokens, model, coder).reshape(-1, NUM_LATENTS)
+        position, latent, _ = all_firings(cache, hookpoint)
+        assert (position == dense.nonzero()[0]).all()
+        assert (latent == dense.nonzero()[1]).all()
 
 
 # --- progress

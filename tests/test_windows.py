@@ -176,6 +176,21 @@ def test_vocab_writes_incomplete_utf8_as_bytes(model: Any) -> None:
     assert not any("\ufffd" in text for text in vocab)
 
 
+def test_vocab_keeps_the_space_that_a_decoder_strips() -> None:
+    from tokenizers import Tokenizer, decoders
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    mark = "\u2581"
+    pieces = ["<unk>", "dog", mark + "dog", mark, mark + mark]
+    backend = Tokenizer(BPE({piece: i for i, piece in enumerate(pieces)}, [], unk_token="<unk>"))
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(mark, " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    assert vocab_texts(tokenizer, 5) == ("<unk>", "dog", " dog", " ", "  ")
+
+
 @pytest.mark.shared
 def test_vocab_keeps_the_spaces_of_a_sentencepiece_tokenizer(shared_data: Path) -> None:
     from transformers import AutoTokenizer

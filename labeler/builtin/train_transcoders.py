@@ -59,8 +59,10 @@ class TranscoderTraining:
     warmup: int = 100
     """Steps of linear warm-up; afterwards the rate falls linearly to zero."""
 
-    kl_weight: float = 10.0
-    """Weight of the KL (nats per token) against the FVU of one layer."""
+    kl_weight: float = 1.0
+    """Weight of the KL (nats per token) against the FVU of one layer. With 10, the KL of a few
+    windows drowns the FVU: both end up worse.
+    """
 
     dead_after: int = 100_000
     """A latent that has not fired for this many positions is dead."""
@@ -179,9 +181,12 @@ def _step(
         loss.backward()  # type: ignore[no-untyped-call]
         figures.append(fvu)
     kl = float("nan")
-    if step >= config.steps - config.kl_steps:
+    kl_step = step - (config.steps - config.kl_steps)
+    if kl_step >= 0:
         divergence = _kl(model, layers, ids, logits)
-        (config.kl_weight * divergence).backward()  # type: ignore[no-untyped-call]
+        # phased in, because Adam's step sizes still belong to the gradients of the FVU alone
+        weight = config.kl_weight * min(1.0, (kl_step + 1) / config.warmup)
+        (weight * divergence).backward()  # type: ignore[no-untyped-call]
         kl = divergence.item()
     for layer in layers.values():
         nn.utils.clip_grad_norm_(layer.parameters(), 1.0)
@@ -244,7 +249,7 @@ def main(
     batch_size: Annotated[int, typer.Option()] = TranscoderTraining.batch_size,
     num_latents: Annotated[int, typer.Option()] = TranscoderTraining.num_latents,
     lr: Annotated[float, typer.Option(help="Adam's rate.")] = TranscoderTraining.lr,
-    kl_weight: Annotated[float, typer.Option(help="Of KL against FVU.")] = 10.0,
+    kl_weight: Annotated[float, typer.Option(help="Of KL.")] = TranscoderTraining.kl_weight,
     seed: Annotated[int, typer.Option(help="Seed of start and order.")] = 0,
     resume: Annotated[bool, typer.Option(help="Go on from a checkpoint in OUT.")] = False,
     stop_after: Annotated[int | None, typer.Option(help="Interrupt after this step.")] = None,
