@@ -1,7 +1,8 @@
 """Scores of all labels on held-out documents at the natural base rate (design.md, 7.1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from labeler.cache import LatentCache
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.eval.ranking import RankHistogram, ratio
 from labeler.labels import Budget, LabelSet
+from labeler.threads import map_threads
 from labeler.tokens import HELDOUT, Tokens
 
 _SUMS = ("n", "fires", "called", "hit", "predicted", "predicted2", "act", "act2", "product")
@@ -81,9 +83,15 @@ class DocumentSums:
     act2: Doubles
     product: Doubles
 
-    def weighted(self, weights: Doubles) -> "DocumentSums":
-        """Sums of resamples, [n_resamples, n_latents], from weights [n_resamples, n_documents]."""
-        return DocumentSums(*(weights @ getattr(self, name) for name in _SUMS))
+    def total(self) -> "DocumentSums":
+        """Sums over all documents, [1, n_latents]."""
+        return DocumentSums(*(getattr(self, name).sum(axis=0, keepdims=True) for name in _SUMS))
+
+    def resampled_f1(self, weights: Doubles) -> Doubles:
+        """F1 of each resample, from weights [n_resamples, n_documents]."""
+        hit, called, fires = (weights @ part for part in (self.hit, self.called, self.fires))
+        f1: Doubles = 2 * hit / np.maximum(called + fires, 1e-12)
+        return f1
 
     def f1(self) -> Doubles:
         """2 hit / (called + fires); 0 where nothing is called nor fires."""
@@ -114,6 +122,25 @@ class DocumentSums:
         return 1 - ratio(error, self.act2 - self.act**2 / self.n)
 
 
+@dataclass(frozen=True, eq=False)
+class HeldoutScores:
+    """Scores of a hookpoint's labels under one key budget.
+
+    Attributes
+    ----------
+    budget : int or "unlimited"
+    latents : polars.DataFrame
+        A row per latent: latent, n_heldout, f1, f1_low, f1_high, precision, recall, specificity,
+        auroc, average_precision, pearson, r2, false_per_1000.
+    resampled : float64 [n_resamples, n_latents]
+        F1 of each resample of documents.
+    """
+
+    budget: Budget
+    latents: pl.DataFrame
+    resampled: Doubles
+
+
 def score_heldout(
     labels: LabelSet,
     heldout: Tokens,
@@ -121,50 +148,52 @@ def score_heldout(
     *,
     budgets: Sequence[Budget],
     seed: int = 0,
-) -> Iterator[tuple[Budget, pl.DataFrame, Doubles]]:
+    advance: Callable[[float], None] = lambda n: None,
+) -> list[HeldoutScores]:
     """Score every latent of a hookpoint under each budget.
 
-    Yields
-    ------
-    budget
-    polars.DataFrame
-        A row per latent: latent, n_heldout, f1, f1_low, f1_high, precision, recall, specificity,
-        auroc, average_precision, pearson, r2, false_per_1000.
-    float64 [n_resamples, n_latents]
-        F1 of each resample of documents.
+    `advance` is told the contexts done, for each budget.
     """
     weights = document_weights(len(np.unique(heldout.doc)), seed)
-    for budget in budgets:
-        sums, ranks = _sums(labels, heldout, firings, budget)
-        total = sums.weighted(np.ones((1, weights.shape[1])))
-        resampled = DocumentSums.f1(sums.weighted(weights))
+
+    def score(budget: Budget) -> HeldoutScores:
+        sums, ranks = _sums(labels, heldout, firings, budget, advance)
+        resampled = sums.resampled_f1(weights)
         low, high = interval(resampled)
-        false = total.called - total.hit
-        yield (
-            budget,
-            pl.DataFrame(
-                {
-                    "latent": np.arange(labels.n_latents, dtype=np.int32),
-                    "n_heldout": total.fires[0].astype(np.int64),
-                    "f1": total.f1()[0],
-                    "f1_low": low,
-                    "f1_high": high,
-                    "precision": total.precision()[0],
-                    "recall": total.recall()[0],
-                    "specificity": total.specificity()[0],
-                    "auroc": ranks.auroc(),
-                    "average_precision": ranks.average_precision(),
-                    "pearson": total.pearson()[0],
-                    "r2": total.r2()[0],
-                    "false_per_1000": (1000 * false / total.n)[0],
-                }
-            ),
-            resampled,
+        total = sums.total()
+        columns = {
+            "f1": total.f1(),
+            "precision": total.precision(),
+            "recall": total.recall(),
+            "specificity": total.specificity(),
+            "pearson": total.pearson(),
+            "r2": total.r2(),
+            "false_per_1000": 1000 * (total.called - total.hit) / total.n,
+        }
+        frame = pl.DataFrame(
+            {
+                "latent": np.arange(labels.n_latents, dtype=np.int32),
+                "n_heldout": total.fires[0].astype(np.int64),
+                "f1_low": low,
+                "f1_high": high,
+                "auroc": ranks.auroc(),
+                "average_precision": ranks.average_precision(),
+                **{name: values[0] for name, values in columns.items()},
+            }
         )
+        return HeldoutScores(budget, frame, resampled)
+
+    for budget in budgets:
+        labels.predictor(budget)  # made here, so that threads do not make it twice
+    return map_threads(score, budgets)
 
 
 def _sums(
-    labels: LabelSet, heldout: Tokens, firings: HeldoutFirings, budget: Budget
+    labels: LabelSet,
+    heldout: Tokens,
+    firings: HeldoutFirings,
+    budget: Budget,
+    advance: Callable[[float], None],
 ) -> tuple[DocumentSums, RankHistogram]:
     documents, document = np.unique(heldout.doc, return_inverse=True)
     predictor = labels.predictor(budget)
@@ -180,21 +209,23 @@ def _sums(
         fires, called = act > 0, predicted >= predictor.threshold
         ranks.add(predicted, fires)
         rows = np.repeat(document[span], heldout.length[span])
-        # Contexts are in order of documents: sum runs of rows, then add them to their document.
-        first = np.flatnonzero(np.diff(rows, prepend=-1))
-        values = {
-            "fires": fires,
-            "called": called,
-            "hit": fires & called,
-            "predicted": predicted,
-            "predicted2": predicted * predicted,
-            "act": act,
-            "act2": act * act,
-            "product": predicted * act,
+        flags = {"fires": fires, "called": called, "hit": fires & called}
+        values = {name: flag.astype(np.float32) for name, flag in flags.items()}
+        values |= {"predicted": predicted, "act": act}
+        products = {
+            "predicted2": (predicted, predicted),
+            "act2": (act, act),
+            "product": (predicted, act),
         }
-        for name, value in values.items():
-            dtype = np.int32 if value.dtype == np.bool_ else np.float32
-            sums[name][rows[first]] += np.add.reduceat(value, first, axis=0, dtype=dtype)
+        # Contexts come in order of documents: add up runs of rows of the same document.
+        edges = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
+        for low, high in pairwise(edges.tolist()):
+            row = rows[low]
+            for name, value in values.items():
+                sums[name][row] += value[low:high].sum(axis=0)
+            for name, (one, other) in products.items():
+                sums[name][row] += np.einsum("ij,ij->j", one[low:high], other[low:high])
+        advance(span.stop - span.start)
     return DocumentSums(**sums), ranks
 
 

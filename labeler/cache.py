@@ -5,7 +5,7 @@ the firings (see `labeler.shards`). A shard covers a range of contexts of one sp
 for every hookpoint. Nothing is held in memory but one shard.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from labeler.coders import Coder
 from labeler.errors import CacheError, OptionError
-from labeler.hookpoints import execution_order, parse_hookpoint
+from labeler.hookpoints import execution_order, layer_order
 from labeler.latent_cache import LatentCache, LatentSummary, open_cache
 from labeler.manifest import Dtype, HookpointEntry, Manifest
 from labeler.model import Hook, SubjectModel
@@ -104,10 +104,14 @@ def build_cache(
                 if shard.index not in manifest.hookpoints[name].shards
             }
             if missing:
-                _make_shard(tokens, model, missing, directory, manifest, shard, batch_size)
-                manifest.save(directory)
-            advance(int(tokens.length[shard.start : shard.stop].sum()))
-    return LatentCache(directory, manifest, shards, tuple(coders))
+                found = [
+                    _batch_firings(tokens, model, missing, start, stop, advance)
+                    for start, stop in _batches(shard, batch_size)
+                ]
+                _write(directory, manifest, shard, missing, found)
+            else:
+                advance(int(tokens.length[shard.start : shard.stop].sum()))
+    return LatentCache(directory, manifest, shards, tuple(sorted(coders, key=layer_order)))
 
 
 def _resume(
@@ -134,13 +138,9 @@ def _resume(
         for leftover in directory.glob(pattern):
             # A killed process could not remove its unfinished files.
             leftover.unlink(missing_ok=True)
-    found.hookpoints = dict(sorted(found.hookpoints.items(), key=lambda item: _natural(item[0])))
+    found.hookpoints = dict(sorted(found.hookpoints.items(), key=lambda item: layer_order(item[0])))
     found.save(directory)
     return found
-
-
-def _natural(name: str) -> tuple[int, str]:
-    return parse_hookpoint(name).layer, name
 
 
 def _mismatch(directory: Path, what: str) -> CacheError:
@@ -150,38 +150,42 @@ def _mismatch(directory: Path, what: str) -> CacheError:
     )
 
 
-def _make_shard(
-    tokens: Tokens,
-    model: SubjectModel,
-    coders: Mapping[str, Coder],
+def _batches(shard: Shard, batch_size: int) -> list[tuple[int, int]]:
+    """Ranges of contexts; never across shards, so that a resumed shard has the same numbers."""
+    starts = range(shard.start, shard.stop, batch_size)
+    return [(start, min(start + batch_size, shard.stop)) for start in starts]
+
+
+def _write(
     directory: Path,
     manifest: Manifest,
     shard: Shard,
-    batch_size: int,
+    coders: Mapping[str, Coder],
+    found: list[dict[str, _Part]],
 ) -> None:
-    """Compute and write one shard of some hookpoints; the manifest gets their entries."""
-    parts: dict[str, list[_Part]] = {name: [] for name in coders}
-    for start in range(shard.start, shard.stop, batch_size):
-        stop = min(start + batch_size, shard.stop)
-        for name, part in _batch_firings(tokens, model, coders, start, stop).items():
-            parts[name].append(part)
+    """Write one shard of some hookpoints, then the manifest that lists it."""
     for name, coder in coders.items():
-        position, latent, act = (
-            np.concatenate(columns) for columns in zip(*parts[name], strict=True)
-        )
+        parts = zip(*(batch[name] for batch in found), strict=True)
+        position, latent, act = (np.concatenate(columns) for columns in parts)
         manifest.hookpoints[name].shards[shard.index] = write_shard(
             directory / name / shard.file_name,
             position,
             latent,
             act,
-            ctx_len=tokens.ctx_len,
+            ctx_len=manifest.ctx_len,
             num_latents=coder.num_latents,
             dtype=manifest.dtype,
         )
+    manifest.save(directory)
 
 
 def _batch_firings(
-    tokens: Tokens, model: SubjectModel, coders: Mapping[str, Coder], start: int, stop: int
+    tokens: Tokens,
+    model: SubjectModel,
+    coders: Mapping[str, Coder],
+    start: int,
+    stop: int,
+    advance: Callable[[int], None],
 ) -> dict[str, _Part]:
     """Position, latent and activation of every firing in some contexts, by hookpoint."""
     valid = torch.from_numpy(np.flatnonzero(tokens.valid[start:stop])).to(model.device)
@@ -207,4 +211,5 @@ def _batch_firings(
 
     hooks = {coder.hookpoint.hook_in: reader(name, coder) for name, coder in coders.items()}
     model.run(tokens.ids[start:stop], hooks, stop_after=max(hooks, key=execution_order))
+    advance(len(valid))
     return found

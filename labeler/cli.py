@@ -1,5 +1,6 @@
 """The command line. Heavy modules are imported inside the commands, so that --help is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,11 @@ from typing import Annotated
 import typer
 
 from labeler.errors import LabelerError
+
+# Read by OpenMP when torch is imported. Threads that spin at barriers make torch several times
+# slower as soon as anything else runs on the machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 app = typer.Typer(
     help="Label the latents of sparse coders with small programs, fitted and checked.",

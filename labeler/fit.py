@@ -12,7 +12,7 @@ import numpy.typing as npt
 from labeler.arrays import Bools, Doubles, Longs
 from labeler.keytree import KeyTree
 from labeler.null import benjamini_hochberg, p_values, shift_firings, shifted_positions
-from labeler.scores import BlockScorer, LevelScore, Shrinkage, fit_shrinkage
+from labeler.scores import WORTH_A_KEY, BlockScorer, LevelScore, Shrinkage, fit_shrinkage
 from labeler.select import Pool, choose
 from labeler.short import ShortLabels, best_family, join_short
 from labeler.statistics import LatentFirings, Rows
@@ -202,6 +202,7 @@ def _fit_block(
                 totals,
                 counts,
                 shrinkage[tree.chain(family)[0]].mean,
+                WORTH_A_KEY * scorer.sst,
             )
             for family in families
         }

@@ -108,6 +108,17 @@ def parse_hookpoint(text: str, *, transcode: bool = True) -> Hookpoint:
     )
 
 
+def layer_order(name: str) -> tuple[int, str]:
+    """Sort key of a hookpoint name: by layer, then by name.
+
+    Examples
+    --------
+    >>> sorted(["layers.10", "layers.9.mlp", "layers.9"], key=layer_order)
+    ['layers.9', 'layers.9.mlp', 'layers.10']
+    """
+    return parse_hookpoint(name).layer, name
+
+
 _ORDER = (
     "hook_in",
     "attn.hook_in",

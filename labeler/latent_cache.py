@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from labeler.corpus import Split
 from labeler.errors import CacheError
+from labeler.hookpoints import layer_order
 from labeler.manifest import HookpointEntry, Manifest
 from labeler.shards import Firings, Shard, plan_shards, read_shard
 from labeler.store import atomic_path
@@ -173,7 +174,7 @@ def open_cache(
             f"{directory} and run `labeler cache` again"
         )
     shards = plan_shards(tokens, manifest.contexts_per_shard)
-    names = tuple(manifest.hookpoints) if hookpoints is None else tuple(hookpoints)
+    names = manifest.hookpoints if hookpoints is None else hookpoints
     for name in names:
         entry = manifest.hookpoints.get(name)
         finished = 0 if entry is None else len(entry.shards)
@@ -182,4 +183,4 @@ def open_cache(
                 f"the cache in {directory} has {finished} of {len(shards)} shards of {name}; run "
                 "`labeler cache` again, it continues where it stopped"
             )
-    return LatentCache(directory, manifest, shards, names)
+    return LatentCache(directory, manifest, shards, tuple(sorted(names, key=layer_order)))

@@ -212,10 +212,13 @@ def load_model(name_or_path: str | Path, *, device: str = "cpu") -> SubjectModel
             bridge = TransformerBridge.boot_transformers(source, device=device, dtype=torch.float32)
     except Exception as error:
         # transformers and transformer_lens raise a dozen unrelated types here.
-        where = "hub name" if folder is None else "folder"
-        raise ModelError(
-            f"cannot load the model from the {where} {name}: {type(error).__name__}: {error}"
-        ) from error
+        # The first line says what happened; transformers adds paragraphs of advice.
+        first = next(iter(str(error).strip().splitlines()), "no reason given")
+        reason = f"{type(error).__name__}: {first}"
+        cure = "check the name and the connection, or give a local folder"
+        if folder is not None:
+            cure = "it must be a causal language model that transformers and transformer-lens know"
+        raise ModelError(f"cannot load the model {name}: {reason}; {cure}") from error
     if bridge.tokenizer is None:
         raise ModelError(f"{name} has no tokenizer; add tokenizer.json to the folder")
     fingerprint = (

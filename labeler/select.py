@@ -15,8 +15,11 @@ from labeler.arrays import Doubles, Floats
 from labeler.entries import Entries
 from labeler.keytree import Level
 
-SCHEDULE = (0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 1.0, 1.0, 1.0)
+SCHEDULE = (0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0)
 """Share of the budget kept after each round; every round ranks all entries anew."""
+
+_APART = 1e-5
+"""Relative difference of two predictions that no threshold parts: float32 sums may swap them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,15 +128,23 @@ class Chosen:
         called, hit = running(n), running(count)
         all_firings = np.bincount(latent, weights=count[order], minlength=n_latents)
         f1 = 2 * hit / np.maximum(called + all_firings[latent], 1e-12)
-        best = np.lexsort((-f1, latent))[first]
+        # Entries of the same value are called together: a threshold lies below the last of them.
+        last = np.append(latent[1:] != latent[:-1], True)
+        below = np.where(last, 0, np.append(value[1:], 0))
+        tied = ~last & (value - below <= _APART * value)
+        best = np.lexsort((-np.where(tied, -1, f1), latent))[first]
         # Halfway to the next lower value, so that rounding cannot move an entry across.
-        after = np.minimum(best + 1, len(value) - 1)
-        below = np.where(latent[after] == latent[best], value[after], 0.0)
-        return (value[best] + below) / 2, f1[best]
+        return (value[best] + below[best]) / 2, f1[best]
 
 
 def choose(
-    pool: Pool, budget: int, n_positions: float, totals: Doubles, counts: Doubles, lam: float
+    pool: Pool,
+    budget: int,
+    n_positions: float,
+    totals: Doubles,
+    counts: Doubles,
+    lam: float,
+    worth: Doubles,
 ) -> Chosen:
     """Keep at most `budget` entries per latent, those that save the most squared error.
 
@@ -148,17 +159,51 @@ def choose(
         Sum of acts and number of firings over the fit split.
     lam : float
         Positions that the prediction above counts for in each value.
+    worth : float64 [n_latents]
+        Squared error that an entry must save, given the others, to be kept.
 
     Notes
     -----
     The error saved by splitting a group of n positions and mean m into parts (n1, m1) and
     (n2, m2) is n1 n2 / n * (m1 - m2)^2; it is multiplied by the entry's out-of-fold trust.
+    Entries are added and replaced in rounds; the round that saved most counts, latent by latent.
     """
+    latent = pool.entries.latent
     kept = np.zeros(len(pool.entries), dtype=bool)
+    best, saved = kept, np.zeros(len(totals))
     for share in SCHEDULE:
-        score = _scores(pool, kept, n_positions, totals, lam)
-        kept = _top(pool.entries.latent, score, max(1, round(share * budget)))
-    return _chosen(pool, kept, n_positions, totals, counts, lam)
+        score = _scores(pool, kept, n_positions, totals, lam) - worth[latent]
+        kept = _top(latent, _ranked(pool, kept, score), max(1, round(share * budget)))
+        found = _chosen(pool, kept, n_positions, totals, counts, lam).saved
+        best = np.where((found > saved)[latent], kept, best)
+        saved = np.maximum(found, saved)
+    return _chosen(pool, best, n_positions, totals, counts, lam)
+
+
+def _ranked(pool: Pool, kept: npt.NDArray[np.bool_], score: Doubles) -> Doubles:
+    """Scores by which entries compete for the next round's places; float64 [n], <= 0 = none.
+
+    Entries at the same positions, one above the other, save much of the same error: of such a
+    chain only the best enters in one round and only the weakest can leave; of equals the coarser
+    is kept.
+    """
+    above, below = _along_chain(pool, np.where(kept, -np.inf, score), np.maximum, -np.inf)
+    waits = ~kept & ((score <= above) | (score < below))
+    above, below = _along_chain(pool, np.where(kept, score, np.inf), np.minimum, np.inf)
+    stays = kept & ((score > above) | (score >= below))
+    return np.where(stays, np.inf, np.where(waits, -np.inf, score))
+
+
+def _along_chain(
+    pool: Pool, values: Doubles, extreme: np.ufunc, empty: float
+) -> tuple[Doubles, Doubles]:
+    """The extreme value of the entries above each entry, and of those below it."""
+    up, down = np.full(len(values), empty), np.full(len(values), empty)
+    for above in pool.above:
+        has = np.flatnonzero(above >= 0)
+        up[has] = extreme(up[has], values[above[has]])
+        extreme.at(down, above[has], values[has])
+    return up, down
 
 
 def _nearest_kept(pool: Pool, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
@@ -276,8 +321,12 @@ def _chosen(
         up = np.where(left.nearest[at] >= 0, value[left.nearest[at]], default[e.latent[at]])
         value[at] = (np.maximum(left.total[at], 0) + lam * up) / (np.maximum(left.n[at], 0) + lam)
     index = np.flatnonzero(kept)
-    score = _scores(pool, kept, n_positions, totals, lam)[index]
-    saved = np.bincount(e.latent[index], weights=score, minlength=len(totals)).astype(float)
+    # Against the default everywhere, then against the mean: exact where trust is 1.
+    own, n = default[e.latent[index]], np.maximum(left.n[index], 0)
+    mean = left.total[index] / np.maximum(n, 1)
+    gain = n * ((mean - own) ** 2 - (mean - value[index]) ** 2) * e.trust[index]
+    saved = np.bincount(e.latent[index], weights=gain, minlength=len(totals))
+    saved = saved - n_positions * (totals / n_positions - default) ** 2
     return Chosen(
         e.take(index),
         value[index],

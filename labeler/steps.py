@@ -145,7 +145,7 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
     from labeler.eval.explained import LEVELS, explained
     from labeler.eval.heldout import load_heldout_firings, score_heldout
     from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
-    from labeler.progress import track
+    from labeler.progress import progress_bar
 
     with timed(run, "verify"):
         tokens = run.tokens
@@ -156,23 +156,28 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
                 continue
             labels = LabelSet.load(label_folder(run.out, hookpoint))
             firings = load_heldout_firings(run.cache, hookpoint, tokens)
+            heldout = tokens.heldout
+            total = heldout.n_ctx * len(ALL_BUDGETS)
+            with progress_bar(f"scoring {hookpoint}", total, quiet=run.quiet) as advance:
+                scored = score_heldout(
+                    labels,
+                    heldout,
+                    firings,
+                    budgets=ALL_BUDGETS,
+                    seed=run.config.seed,
+                    advance=advance,
+                )
+            live = live_latents(labels, firings.count)
             frames, shares = [], {}
-            scored = score_heldout(
-                labels, tokens.heldout, firings, budgets=ALL_BUDGETS, seed=run.config.seed
-            )
-            bar = track(scored, f"scoring {hookpoint}", len(ALL_BUDGETS), run.quiet)
-            for budget, frame, resampled in bar:
-                frames.append(frame.with_columns(pl.lit(str(budget)).alias("budget")))
-                live = live_latents(labels, firings.count)
-                shares[str(budget)] = {
-                    str(level): explained(
-                        frame["f1"].to_numpy(), resampled, live, labels.labeled, level
-                    )
+            for one in scored:
+                frames.append(one.latents.with_columns(pl.lit(str(one.budget)).alias("budget")))
+                f1 = one.latents["f1"].to_numpy()
+                shares[str(one.budget)] = {
+                    str(level): explained(f1, one.resampled, live, labels.labeled, level)
                     for level in LEVELS
                 }
             with atomic_path(folder / "latents.parquet") as temporary:
                 pl.concat(frames).write_parquet(temporary)
-            live = live_latents(labels, firings.count)
             facts = {
                 "n_latents": labels.n_latents,
                 "n_live": int(live.sum()),

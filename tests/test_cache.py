@@ -141,6 +141,7 @@ def test_opened_cache_is_the_built_one(cache: LatentCache, tokens: Tokens) -> No
     opened = open_cache(cache.directory, tokens)
     assert opened.hookpoints == cache.hookpoints == MLPS
     assert opened.shards == cache.shards
+    assert open_cache(cache.directory, tokens, MLPS[::-1]).hookpoints == MLPS
     assert opened.num_latents(MLPS[0]) == NUM_LATENTS
     for found, expected in zip(
         all_firings(opened, MLPS[1]), all_firings(cache, MLPS[1]), strict=True

@@ -27,8 +27,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return tokenizer
 
 
-def save_tokenizer(tokenizer: Tokenizer, folder: Path, ctx_len: int) -> None:
-    """Write `tokenizer` so that ``transformers.AutoTokenizer`` of any version loads the folder."""
+def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `tokenizer` so that ``transformers.AutoTokenizer`` of any version loads the folder.
+
+    No ``model_max_length``: documents are tokenized whole, and cut into windows afterwards.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
@@ -36,7 +39,6 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, ctx_len: int) -> None:
         "eos_token": END_OF_TEXT,
         # transformers before 5 removes spaces before punctuation unless told not to
         "clean_up_tokenization_spaces": False,
-        "model_max_length": ctx_len,
         "tokenizer_class": "PreTrainedTokenizerFast",
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -29,7 +29,7 @@ from labeler.builtin.windows import END_OF_TEXT_ID, encode_documents, train_batc
 class ModelTraining:
     """Everything that decides what the trained model is, besides the corpus."""
 
-    steps: int = 5000
+    steps: int = 3600
     """Optimizer steps."""
 
     batch_size: int = 16
@@ -186,7 +186,7 @@ def _make_tokenizer(
     if resume and (out / "tokenizer.json").exists():
         return load_tokenizer(out)
     tokenizer = train_tokenizer((document.text for document in documents), config.vocab_size)
-    save_tokenizer(tokenizer, out, config.ctx_len)
+    save_tokenizer(tokenizer, out)
     return tokenizer
 
 

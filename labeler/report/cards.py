@@ -184,7 +184,18 @@ def is_live(n_fit: int, n_heldout: int) -> bool:
 
 
 def _scores(scored: Mapping[str, Any]) -> Scores:
-    return Scores(**{name: scored[name] for name in Scores.__annotations__})  # type: ignore[typeddict-item]
+    return Scores(
+        n_heldout=scored["n_heldout"],
+        f1=scored["f1"],
+        f1_low=scored["f1_low"],
+        f1_high=scored["f1_high"],
+        precision=scored["precision"],
+        recall=scored["recall"],
+        auroc=scored["auroc"],
+        average_precision=scored["average_precision"],
+        pearson=scored["pearson"],
+        false_per_1000=scored["false_per_1000"],
+    )
 
 
 def _heaviest(entries: pl.DataFrame, threshold: float) -> list[dict[str, Any]]:

@@ -12,6 +12,8 @@ from labeler.labels import ALL_BUDGETS
 TYPE_COLORS = 10
 """Colours of function types in page.css; further types start again."""
 
+BUDGETS = tuple(str(budget) for budget in ALL_BUDGETS)
+
 LAYER_COLORS = 8
 """Steps of the ramp of layers in page.css."""
 
@@ -78,53 +80,70 @@ _LOWEST, _HIGHEST = -0.5, 1.2
 """Bounds of the axis of `recovered`: beyond them the number in the table says enough."""
 
 
-def rewrite_chart(series: Mapping[str, Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
+class Point(TypedDict):
+    """`recovered` at one key budget, in pixels and as it is."""
+
+    budget: str
+    x: float
+    y: float
+    low_y: float
+    high_y: float
+    value: float
+    low: float
+    high: float
+
+
+class Line(TypedDict):
+    """A line of the rewrite curve."""
+
+    name: str
+    tone: str
+    points: list[Point]
+    path: str
+    label_y: float
+
+
+Recovered = Mapping[str, Mapping[str, float]]
+"""By budget: value, low, high."""
+
+
+def rewrite_chart(series: Mapping[str, Recovered], whole: str) -> dict[str, Any]:
     """Recovered by key budget, a line per entry of `series`.
 
     Parameters
     ----------
-    series : mapping of name to mapping of budget to {value, low, high}
-        Hookpoints in layer order; "all layers", if there, last.
+    series : mapping of name to Recovered
+        Hookpoints in layer order, and `whole` last if there is such a line.
+    whole : str
+        Name of the line of all layers.
     """
-    budgets = [str(budget) for budget in ALL_BUDGETS]
-    width, left, right, top, bottom = 720, 52, 132, 14, 46
+    width, left, right, top, bottom = 580, 48, 112, 14, 46
     height = max(340, 18 * len(series) + top + bottom)
     every = [one[name] for found in series.values() for one in found.values() for name in one]
     low = max(min([0.0, *every]), _LOWEST)
     high = min(max([1.0, *every]), _HIGHEST)
     y = _Scale(low - 0.03, high + 0.03, height - bottom, top)
-    step = (width - left - right - 60) / (len(budgets) - 1)
-    n_layers = sum(name != "all layers" for name in series)
-    lines = []
+    step = (width - left - right - 60) / (len(BUDGETS) - 1)
+    at = {budget: round(left + 30 + number * step, 1) for number, budget in enumerate(BUDGETS)}
+    n_layers = sum(name != whole for name in series)
+    lines: list[Line] = []
     for index, (name, found) in enumerate(series.items()):
         # Side by side, so that the intervals of different lines can be told apart.
         shift = (index - (len(series) - 1) / 2) * min(7.0, 56 / len(series))
-        points = []
-        for number, budget in enumerate(budgets):
-            one = found[budget]
-            points.append(
-                {
-                    "budget": budget,
-                    "x": round(left + 30 + number * step + shift, 1),
-                    "y": y(one["value"]),
-                    "low": y(one["low"]),
-                    "high": y(one["high"]),
-                    **{f"v_{key}": one[key] for key in ("value", "low", "high")},
-                }
-            )
-        whole = name == "all layers"
+        points = [_point(budget, found[budget], at[budget] + shift, y) for budget in BUDGETS]
         color = round(index * (LAYER_COLORS - 1) / max(n_layers - 1, 1))
         lines.append(
-            {
-                "name": name,
-                "tone": "all" if whole else f"l{color}",
-                "points": points,
-                "path": " ".join(f"{point['x']},{point['y']}" for point in points),
-            }
+            Line(
+                name=name,
+                tone="all" if name == whole else f"l{color}",
+                points=points,
+                path=" ".join(f"{point['x']},{point['y']}" for point in points),
+                label_y=points[-1]["y"],
+            )
         )
-    ends = [line["points"][-1]["y"] for line in lines]
-    for line, at in zip(lines, _spread(ends, 17, top, height - bottom), strict=True):
-        line["label_y"] = at
+    ends = _spread([line["label_y"] for line in lines], 17, top, height - bottom)
+    for line, end in zip(lines, ends, strict=True):
+        line["label_y"] = end
     return {
         "width": width,
         "height": height,
@@ -134,16 +153,26 @@ def rewrite_chart(series: Mapping[str, Mapping[str, Mapping[str, float]]]) -> di
         "top": top,
         "label_x": width - right + 8,
         "lines": lines,
-        "budgets": [
-            {"name": budget, "x": round(left + 30 + number * step, 1)}
-            for number, budget in enumerate(budgets)
-        ],
+        "budgets": at,
         "ticks": [{"y": y(value), "text": f"{value:.1f}"} for value in _ticks(low, high)],
         "references": [
             {"y": y(0.0), "text": "every latent at its mean"},
             {"y": y(1.0), "text": "the coder itself"},
         ],
     }
+
+
+def _point(budget: str, one: Mapping[str, float], x: float, y: "_Scale") -> Point:
+    return Point(
+        budget=budget,
+        x=round(x, 1),
+        y=y(one["value"]),
+        low_y=y(one["low"]),
+        high_y=y(one["high"]),
+        value=one["value"],
+        low=one["low"],
+        high=one["high"],
+    )
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -207,6 +236,6 @@ def f1_panel(f1: Mapping[str, Doubles], n_live: int, level: float) -> dict[str, 
         "bottom": height - bottom,
         "level_x": x(level),
         "lines": lines,
-        "x_ticks": [{"x": x(v), "text": f"{v:g}"} for v in (0.0, 0.5, 0.7, 1.0)],
+        "x_ticks": [{"x": x(v), "text": f"{v:g}"} for v in (0.0, level, 1.0)],
         "y_ticks": [{"y": y(v), "text": f"{v:.0%}"} for v in (0.0, 0.5, 1.0)],
     }

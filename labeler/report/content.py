@@ -13,9 +13,9 @@ from labeler.errors import RunError
 from labeler.eval.heldout import load_heldout_firings
 from labeler.fit import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
-from labeler.labels import ALL_BUDGETS, READABLE, LabelSet, label_folder
+from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.report.cards import Card, make_cards, read_scores
-from labeler.report.charts import f1_panel, rewrite_chart, stacked_bars, tone
+from labeler.report.charts import BUDGETS, f1_panel, rewrite_chart, stacked_bars, tone
 from labeler.report.choose import cards_per_hookpoint, choose
 from labeler.report.contexts import Sample
 from labeler.store import looks_local
@@ -24,7 +24,8 @@ from labeler.summary import read_explained, read_rewrite
 LEVEL = 0.7
 """The F1 of the headline, explained@0.7."""
 
-BUDGETS = tuple(map(str, ALL_BUDGETS))
+WHOLE = "all layers"
+"""Name of the row and the line of every layer at once."""
 
 _CE = ("base", "coder", *(f"labels_{budget}" for budget in BUDGETS), "mean", "skip", "zero")
 CE_COLUMNS = (*_CE, "shuffled")
@@ -52,17 +53,17 @@ def report_content(run: Run) -> dict[str, Any]:
         labels = LabelSet.load(label_folder(run.out, name), tree)
         sample = sample or Sample.take(heldout, labels.tree)
         layers.append(_layer(run, name, labels, rewritten, sample, n_documents))
-    assert_labels = _loaded(labels)
-    types = list(assert_labels.manifest["types"])
+    any_labels = _loaded(labels)
+    types = list(any_labels.manifest["types"])
     whole = read_rewrite(run.out, "all_layers") if len(names) > 1 else None
     counts = {layer["name"]: layer["counts"] for layer in layers}
     series = {layer["name"]: layer["recovered"] for layer in layers}
     if whole:
-        series["all layers"] = whole["recovered"]
+        series[WHOLE] = whole["recovered"]
     return {
         "title": _short(run.config.model),
         "facts": _facts(run, n_documents),
-        "hashes": _hashes(run, assert_labels),
+        "hashes": _hashes(run, any_labels),
         "budgets": list(BUDGETS),
         "readable": READABLE,
         "level": LEVEL,
@@ -78,18 +79,18 @@ def report_content(run: Run) -> dict[str, Any]:
             if any(found.get(name) for found in counts.values())
         ],
         "bars": stacked_bars(counts, types),
-        "curve": rewrite_chart(series),
+        "curve": rewrite_chart(series, WHOLE),
         "layers": layers,
         "tones": {name: tone(name, types) for name in types},
         "notes": {
-            "abstained_types": dict(assert_labels.manifest["abstained_types"]),
+            "abstained_types": dict(any_labels.manifest["abstained_types"]),
             "min_fit": MIN_FIT_FIRINGS,
             "min_heldout": MIN_HELDOUT_FIRINGS,
             "fdr": FDR,
             "few_documents": n_documents < 30,
             "n_documents": n_documents,
         },
-        "commands": commands(run, assert_labels),
+        "commands": commands(run, any_labels),
     }
 
 
@@ -191,7 +192,7 @@ def _whole_row(layers: list[dict[str, Any]], rewritten: dict[str, Any]) -> dict[
     rows = [_row(layer) for layer in layers]
     live = sum(row["n_live"] for row in rows)
     return {
-        "name": "all layers",
+        "name": WHOLE,
         **{
             name: sum(row[name] for row in rows)
             for name in ("n_latents", "n_live", "n_labeled", "n_abstained")

@@ -35,6 +35,8 @@ TRUE_STEPS, CALLED_STEPS = 8, 4
 class Piece(TypedDict):
     """A token, or a run of tokens where the latent and its label are silent."""
 
+    lead: str
+    """Spaces that the token starts with: shown outside its highlight."""
     text: str
     act: float
     predicted: float
@@ -257,15 +259,19 @@ def _pieces(
 ) -> list[Piece]:
     pieces: list[Piece] = []
     scale = max(most, 1e-9)
+    was_quiet = False
     for index, text in enumerate(texts):
         quiet = act[index] <= 0 and not called[index] and index != focus
-        if quiet and pieces and pieces[-1]["true_step"] == pieces[-1]["called_step"] == 0:
-            if not pieces[-1]["focus"]:
-                pieces[-1]["text"] += text
-                continue
+        if quiet and was_quiet:
+            pieces[-1]["text"] += text
+            continue
+        was_quiet = quiet
+        # A token of spaces only keeps them, or nothing would be left to highlight.
+        bare = text.lstrip(" ") or text
         pieces.append(
             Piece(
-                text=text,
+                lead=text[: len(text) - len(bare)],
+                text=bare,
                 act=float(act[index]),
                 predicted=float(predicted[index]),
                 true_step=_step(float(act[index]) / scale, TRUE_STEPS) if act[index] > 0 else 0,
