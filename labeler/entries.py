@@ -1,12 +1,13 @@
 """Candidate entries of short labels: (latent, node) pairs with their sums."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from labeler.arrays import Floats
+from labeler.keytree import Level
 from labeler.rowsums import Chunk
 
 
@@ -82,3 +83,56 @@ class Entries:
             total=total,
             trust=np.clip(error_gain[row, latent] / np.maximum(in_sample, 1e-12), 0, 1),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The entries that compete for a place, with the way up to coarser entries.
+
+    Attributes
+    ----------
+    entries : Entries
+        Sorted by latent; `level` counts along one chain of types.
+    above : int32 [n_levels - 1, n]
+        Index of the entry one, two, ... levels up at the same positions; -1 where it is no
+        candidate.
+    """
+
+    entries: Entries
+    above: npt.NDArray[np.int32]
+
+    @classmethod
+    def make(cls, per_level: list[Entries], levels: list[Level]) -> "Pool":
+        """Link the candidates of a chain's levels, coarsest first."""
+        entries = Entries.join(
+            [
+                replace(e, level=np.full(len(e), depth, dtype=np.int32))
+                for depth, e in enumerate(per_level)
+            ]
+        )
+        entries = entries.take(np.lexsort((entries.node, entries.level, entries.latent)))
+        width = max((level.n_nodes for level in levels), default=1)
+        stride = len(levels) * width
+
+        def code(
+            latent: npt.NDArray[np.integer],
+            level: npt.NDArray[np.integer],
+            node: npt.NDArray[np.integer],
+        ) -> npt.NDArray[np.int64]:
+            return latent.astype(np.int64) * stride + level.astype(np.int64) * width + node
+
+        own = code(entries.latent, entries.level, entries.node)
+        above = np.full((max(len(levels) - 1, 0), len(entries)), -1, dtype=np.int32)
+        node, level = entries.node.copy(), entries.level.copy()
+        for step in range(len(levels) - 1):
+            up = np.flatnonzero(level > 0)
+            for depth in range(1, len(levels)):
+                at = up[level[up] == depth]
+                node[at] = levels[depth].parent[node[at]]
+            level[up] -= 1
+            wanted = code(entries.latent[up], level[up], node[up])
+            found = np.searchsorted(own, wanted)
+            found[found == len(own)] = 0
+            above[step, up] = np.where(own[found] == wanted, found, -1)
+            level[np.setdiff1d(np.arange(len(level)), up, assume_unique=True)] = 0
+        return cls(entries, above)

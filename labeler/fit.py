@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from labeler.arrays import Bools, Doubles, Longs
+from labeler.entries import Pool
 from labeler.keytree import KeyTree
 from labeler.null import benjamini_hochberg, p_values, shift_firings, shifted_positions
 from labeler.scores import WORTH_A_KEY, BlockScorer, LevelScore, Shrinkage, fit_shrinkage
-from labeler.select import Pool, choose
+from labeler.select import choose
 from labeler.short import ShortLabels, best_family, join_short
 from labeler.statistics import LatentFirings, Rows
 from labeler.threads import map_threads
@@ -43,6 +44,8 @@ MIN_HELDOUT_FIRINGS = 5
 _SHRINKAGE_LATENTS = 64
 _NULL_LATENTS = 512
 _NULL_DRAWS = 1000
+"""With fewer draws no p-value is small enough to survive the correction for many latents when
+only a tenth of them has anything to find."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +104,8 @@ class HookpointFit:
     def labeled(self) -> npt.NDArray[np.bool_]:
         """Latents with a label that beats the null at the false-discovery rate."""
         best = np.take_along_axis(self.net_bits, self.winner[None], axis=0)[0]
-        labeled: Bools = self.fitted & (self.q <= FDR) & (best > 0)
+        saves = (best > 0) & (self.bits.max(axis=0) > 0)
+        labeled: Bools = self.fitted & (self.q <= FDR) & saves
         return labeled
 
 
@@ -156,13 +160,15 @@ def fit_hookpoint(
 
     def null(block: LatentFirings) -> tuple[Doubles, Doubles]:
         scorer = BlockScorer(tree, rows, fit, block)
-        best = np.max([score.bits for _, score in scorer.scores(shrinkage)], axis=0)
+        scores = scorer.scores(shrinkage, bits_only=True)
+        best = np.max([score.bits for _, score in scores], axis=0)
         advance(share)
         return best, scorer.count.sum(axis=0)
 
     done = map_threads(real, blocks)
+    nothing = (np.zeros(0), np.zeros(0))  # where no latent is fitted
     null_best, null_count = (
-        np.concatenate(part) for part in zip(*map_threads(null, null_blocks), strict=True)
+        np.concatenate(part) for part in zip(nothing, *map_threads(null, null_blocks), strict=True)
     )
     return _assemble(tree, fit, firings, shrinkage, done, null_best, null_count)
 

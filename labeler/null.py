@@ -14,7 +14,7 @@ from labeler.arrays import Doubles
 from labeler.statistics import LatentFirings
 from labeler.tokens import Tokens
 
-NEIGHBOURS = 400
+NEIGHBOURS = 1000
 """Null draws, nearest in number of firings, that a latent is compared with."""
 
 

@@ -92,7 +92,7 @@ class RowSums:
 
         def by_node(values: Floats) -> Floats:
             total = np.bincount(node_cell, weights=values, minlength=size)
-            return total.astype(np.float32).reshape(-1, self.width)
+            return total.astype(np.float32).reshape(len(first), self.width)
 
         def outside(inside: Floats, of_node: Floats) -> Floats:
             out = of_node[node_of_row]

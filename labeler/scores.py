@@ -152,15 +152,21 @@ class BlockScorer:
         count = self.count.sum(axis=0)
         return np.where(count > 0, self.total.sum(axis=0) / np.maximum(count, 1), 1.0)
 
-    def scores(self, shrinkage: Mapping[str, Shrinkage]) -> Iterator[tuple[str, LevelScore]]:
-        """Score every level in order; yields (name, scores)."""
+    def scores(
+        self, shrinkage: Mapping[str, Shrinkage], *, bits_only: bool = False
+    ) -> Iterator[tuple[str, LevelScore]]:
+        """Score every level in order; yields (name, scores).
+
+        With `bits_only`, firing curves and entries are left empty: the null needs neither.
+        """
         predictions: dict[str | None, Predictions] = {None: self.base}
         scores: dict[str | None, LevelScore] = {None: self.base_score}
         parents = {level.parent_name for level in self.tree.levels.values()}
         for name, level in self.tree.levels.items():
             sums = RowSums.make(self.rows[name], self.firings)
             mine = Predictions.empty(sums) if name in parents else None
-            score = self._level(name, sums, predictions[level.parent_name], shrinkage[name], mine)
+            parent = predictions[level.parent_name]
+            score = self._level(name, sums, parent, shrinkage[name], mine, bits_only)
             above = scores[level.parent_name]
             scores[name] = LevelScore(
                 sse=above.sse - score.sse,
@@ -181,6 +187,7 @@ class BlockScorer:
         parent: Predictions,
         shrinkage: Shrinkage,
         mine: Predictions | None,
+        bits_only: bool,
     ) -> LevelScore:
         """What the level changes against its parent; fills `mine` where children need it."""
         rows, width = sums.rows, sums.width
@@ -205,12 +212,11 @@ class BlockScorer:
             surplus = np.maximum(bit_gain - np.float32(price), 0)
             net += surplus.sum(axis=0, dtype=np.float64)
             n_paying += (surplus > 0).sum(axis=0)
+            if bits_only:
+                continue
             curve.move(chunk, parent_mean, mean)
-            found.append(
-                Entries.worth(
-                    chunk, rows.alive[chunk.nodes], n_total, error_gain, parent_mean, worth
-                )
-            )
+            alive = rows.alive[chunk.nodes]
+            found.append(Entries.worth(chunk, alive, n_total, error_gain, parent_mean, worth))
         return LevelScore(error, bits, net, n_paying, curve, Entries.join(found))
 
 

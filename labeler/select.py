@@ -6,73 +6,19 @@ the deeper kept entries have taken theirs (exclusive mean), so keeping an entry 
 value of the one above it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from labeler.arrays import Doubles, Floats
-from labeler.entries import Entries
-from labeler.keytree import Level
+from labeler.entries import Entries, Pool
 
 SCHEDULE = (0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0)
 """Share of the budget kept after each round; every round ranks all entries anew."""
 
 _APART = 1e-5
 """Relative difference of two predictions that no threshold parts: float32 sums may swap them."""
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """The entries that compete for a place, with the way up to coarser entries.
-
-    Attributes
-    ----------
-    entries : Entries
-        Sorted by latent; `level` counts along one chain of types.
-    above : int32 [n_levels - 1, n]
-        Index of the entry one, two, ... levels up at the same positions; -1 where it is no
-        candidate.
-    """
-
-    entries: Entries
-    above: npt.NDArray[np.int32]
-
-    @classmethod
-    def make(cls, per_level: list[Entries], levels: list[Level]) -> "Pool":
-        """Link the candidates of a chain's levels, coarsest first."""
-        entries = Entries.join(
-            [
-                replace(e, level=np.full(len(e), depth, dtype=np.int32))
-                for depth, e in enumerate(per_level)
-            ]
-        )
-        entries = entries.take(np.lexsort((entries.node, entries.level, entries.latent)))
-        width = max((level.n_nodes for level in levels), default=1)
-        stride = len(levels) * width
-
-        def code(
-            latent: npt.NDArray[np.integer],
-            level: npt.NDArray[np.integer],
-            node: npt.NDArray[np.integer],
-        ) -> npt.NDArray[np.int64]:
-            return latent.astype(np.int64) * stride + level.astype(np.int64) * width + node
-
-        own = code(entries.latent, entries.level, entries.node)
-        above = np.full((max(len(levels) - 1, 0), len(entries)), -1, dtype=np.int32)
-        node, level = entries.node.copy(), entries.level.copy()
-        for step in range(len(levels) - 1):
-            up = np.flatnonzero(level > 0)
-            for depth in range(1, len(levels)):
-                at = up[level[up] == depth]
-                node[at] = levels[depth].parent[node[at]]
-            level[up] -= 1
-            wanted = code(entries.latent[up], level[up], node[up])
-            found = np.searchsorted(own, wanted)
-            found[found == len(own)] = 0
-            above[step, up] = np.where(own[found] == wanted, found, -1)
-            level[np.setdiff1d(np.arange(len(level)), up, assume_unique=True)] = 0
-        return cls(entries, above)
 
 
 @dataclass(frozen=True, eq=False)
@@ -321,12 +267,6 @@ def _chosen(
         up = np.where(left.nearest[at] >= 0, value[left.nearest[at]], default[e.latent[at]])
         value[at] = (np.maximum(left.total[at], 0) + lam * up) / (np.maximum(left.n[at], 0) + lam)
     index = np.flatnonzero(kept)
-    # Against the default everywhere, then against the mean: exact where trust is 1.
-    own, n = default[e.latent[index]], np.maximum(left.n[index], 0)
-    mean = left.total[index] / np.maximum(n, 1)
-    gain = n * ((mean - own) ** 2 - (mean - value[index]) ** 2) * e.trust[index]
-    saved = np.bincount(e.latent[index], weights=gain, minlength=len(totals))
-    saved = saved - n_positions * (totals / n_positions - default) ** 2
     return Chosen(
         e.take(index),
         value[index],
@@ -335,5 +275,36 @@ def _chosen(
         np.maximum(default, 0),
         left.default_n,
         left.default_count,
-        saved,
+        _saved(e, left, index, totals, n_positions, lam),
     )
+
+
+def _saved(
+    e: Entries,
+    left: _Left,
+    kept: npt.NDArray[np.integer],
+    totals: Doubles,
+    n_positions: float,
+    lam: float,
+) -> Doubles:
+    """Squared error that the kept entries save over the mean alone, float64 [n_latents].
+
+    Variance between groups adds up over a tree: that of an entry's parts (the kept entries just
+    below it, and what is left to it) about its own mean, summed over entries, the default as the
+    root included. Of each such sum, the share that the parts' trust promises counts.
+    """
+    width, owner = len(totals), left.nearest[kept]
+    # Owners: kept entries by their index, then the defaults by latent.
+    owner = np.where(owner >= 0, owner, len(e) + e.latent[kept])
+    whole = np.concatenate([e.total / np.maximum(e.n, 1), totals / n_positions])
+    rest_n = np.concatenate([left.n, left.default_n])
+    rest = np.concatenate([left.total, left.default_total]) / np.maximum(rest_n, 1)
+    between = e.n[kept] * (whole[kept] - whole[owner]) ** 2
+    pull = left.n[kept] / (np.maximum(left.n[kept], 0) + lam)
+    trust = e.trust[kept] * (2 * pull - pull**2)
+    of_parts = np.bincount(owner, between, len(whole))
+    trusted = np.bincount(owner, between * trust, len(whole))
+    of_rest = np.maximum(rest_n, 0) * (rest - whole) ** 2
+    saved = trusted * (1 + of_rest / np.maximum(of_parts, 1e-30))
+    latent = np.concatenate([e.latent, np.arange(width)])
+    return np.bincount(latent, saved, width).astype(np.float64)

@@ -113,6 +113,9 @@ def fit(
         for hookpoint in run.hookpoints:
             folder = label_folder(run.out, hookpoint)
             facts = {
+                "corpus": read_json(run.out / "tokens" / "done.json", RunError, "run cache")[
+                    "corpus"
+                ],
                 "model": source.manifest.model,
                 "coder": source.manifest.hookpoints[hookpoint].coder,
                 "tokens": tokens.fingerprint,

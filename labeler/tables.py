@@ -5,6 +5,7 @@ written as three flat files per type, so that they can be memory-mapped and only
 text needs are ever read.
 """
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -64,6 +65,8 @@ def write_tables(
     for name, level in tree.levels.items():
         latents = users(tree, runs, name)
         if not latents:
+            # What an earlier fit with other types or other labels left there.
+            shutil.rmtree(folder / name, ignore_errors=True)
             continue
         node = nodes[name].ravel()
         if by_position is None:
@@ -88,13 +91,21 @@ def write_tables(
         arrays = {
             "start": total.indptr.astype(np.int64),
             "latent": total.indices.astype(dtype),
-            "value": total.data.astype(np.float16),
+            "value": total.data.astype(_value_dtype(total)),
             "scale": (lam / (level.n_total + lam)).astype(np.float32),
         }
         for key, array in arrays.items():
             path = folder / name / f"{key}.npy"
             with atomic_path(path) as temporary, temporary.open("wb") as stream:
                 np.save(stream, array)
+
+
+def _value_dtype(total: sparse.csr_matrix) -> type[np.floating]:
+    """Half precision where no latent's values overflow it or drown in its smallest steps."""
+    largest = np.zeros(total.shape[1], dtype=np.float32)
+    np.maximum.at(largest, total.indices, total.data)
+    fits = largest.max(initial=0) < 6e4 and (largest[largest > 0] > 1e-4).all()
+    return np.float16 if fits else np.float32
 
 
 def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:

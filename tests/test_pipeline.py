@@ -148,7 +148,7 @@ def test_a_second_run_does_nothing_again(copy: Run, monkeypatch: pytest.MonkeyPa
 
 
 INTERRUPTED = {
-    "cache": "labeler.cache._make_shard",
+    "cache": "labeler.cache.write_shard",
     "fit": "labeler.tables.write_tables",
     "verify": "labeler.eval.heldout.score_heldout",
     "rewrite": "labeler.eval.rewrite.cross_entropies",

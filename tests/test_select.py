@@ -6,10 +6,10 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from labeler.entries import Entries
+from labeler.entries import Entries, Pool
 from labeler.keytree import KeyTree
 from labeler.scores import BlockScorer, Shrinkage
-from labeler.select import Chosen, Pool, choose
+from labeler.select import Chosen, choose
 from tests.synthetic import Material, make_tokens, material, plain_tokens, random_acts
 
 CHAIN = ["unigram", "bigram", "trigram"]
@@ -98,7 +98,10 @@ def test_budget_is_respected_and_used(made: Material, pool: Pool, budget: int) -
     kept = np.bincount(chosen_of(made, pool, budget).entries.latent, minlength=WIDTH)
     there = np.bincount(pool.entries.latent, minlength=WIDTH)
     assert (kept <= budget).all()
-    assert (kept >= np.minimum(budget, there) * 0.7).all()
+    if budget < there.min() / 3:
+        assert (kept == budget).all()
+    # Of an entry whose positions finer ones have all taken, nothing is left to keep.
+    assert (kept > 0).all()
 
 
 @pytest.mark.parametrize("budget", [3, 16, 100])

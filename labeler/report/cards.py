@@ -222,10 +222,12 @@ def _tried(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _candidate(one: Mapping[str, Any], q: float) -> Candidate:
     bits, net = one["bits"], one["net_bits"]
-    if net <= 0:
-        why = f"saves {bits:,.0f} bits, costs {bits - net:,.0f} to state"
+    if bits <= 0:
+        why = "saves no bits out of fold"
+    elif net <= 0:
+        why = f"saves {bits:,.0f} bits, but no key pays for stating it"
     elif q > FDR:
-        why = f"shifted activations reach its {bits:,.0f} bits (q = {q:.2g} > {FDR:.0%})"
+        why = f"saves {bits:,.0f} bits, as shifted activations do (q = {q:.2g})"
     else:
-        why = "another type won, and that one failed"
+        why = "the type that won instead failed"
     return Candidate(type=one["type"], f1=one["f1"], bits=bits, net_bits=net, why=why)
