@@ -13,14 +13,22 @@ def one_line(text: str) -> str:
     )
 
 
+_GLYPHS = {"\n": "↵", "\t": "→"}
+"""As in the report: a line end must not look like a backslash and an n, which code is full of."""
+
+
 def quote(text: str) -> str:
     r"""Text in backquotes on one line, control characters escaped, backquotes kept readable.
 
     >>> quote(" def")
     '` def`'
     >>> quote("\n\t")
-    '`\\n\\t`'
+    '`↵→`'
     """
-    shown = one_line(text)
+    shown = "".join(
+        _GLYPHS.get(character)
+        or (character if character.isprintable() else character.encode("unicode_escape").decode())
+        for character in text
+    )
     fence = "``" if "`" in shown else "`"
     return f"{fence}{shown}{fence}"

@@ -12,7 +12,13 @@ import numpy.typing as npt
 from labeler.arrays import Bools, Doubles, Longs
 from labeler.entries import Pool
 from labeler.keytree import KeyTree
-from labeler.null import benjamini_hochberg, p_values, shift_firings, shifted_positions
+from labeler.null import (
+    benjamini_hochberg,
+    dispersion,
+    p_values,
+    shift_firings,
+    shifted_positions,
+)
 from labeler.scores import WORTH_A_KEY, BlockScorer, LevelScore, Shrinkage, fit_shrinkage
 from labeler.select import choose
 from labeler.short import ShortLabels, best_family, join_short
@@ -146,10 +152,11 @@ def fit_hookpoint(
     blocks = list(firings.blocks(BLOCK))
     null_sample = _sample(firings, _NULL_LATENTS, seed + 1)
     n_shifts = max(1, -(-_NULL_DRAWS // max(null_sample.n_latents, 1)))
+    draws = [block for _ in range(n_shifts) for block in null_sample.blocks(BLOCK)]
+    # A shift of its own for each block: draws that share one are not independent.
     null_blocks = [
-        shift_firings(block, shifted_positions(fit, seed + 2 + shift))
-        for shift in range(n_shifts)
-        for block in null_sample.blocks(BLOCK)
+        shift_firings(block, shifted_positions(fit, seed + 2 + index))
+        for index, block in enumerate(draws)
     ]
     share = 1 / max(len(blocks) + len(null_blocks), 1)
 
@@ -158,19 +165,16 @@ def fit_hookpoint(
         advance(share)
         return result
 
-    def null(block: LatentFirings) -> tuple[Doubles, Doubles]:
-        scorer = BlockScorer(tree, rows, fit, block)
-        scores = scorer.scores(shrinkage, bits_only=True)
-        best = np.max([score.bits for _, score in scores], axis=0)
+    def null(block: LatentFirings) -> Doubles:
+        scores = BlockScorer(tree, rows, fit, block).scores(shrinkage, bits_only=True)
+        best: Doubles = np.max([score.bits for _, score in scores], axis=0)
         advance(share)
-        return best, scorer.count.sum(axis=0)
+        return best / dispersion(fit, block)
 
     done = map_threads(real, blocks)
-    nothing = (np.zeros(0), np.zeros(0))  # where no latent is fitted
-    null_best, null_count = (
-        np.concatenate(part) for part in zip(nothing, *map_threads(null, null_blocks), strict=True)
-    )
-    return _assemble(tree, fit, firings, shrinkage, done, null_best, null_count)
+    # Empty where no latent is fitted.
+    drawn = np.concatenate([np.zeros(0), *map_threads(null, null_blocks)])
+    return _assemble(tree, fit, firings, shrinkage, done, drawn)
 
 
 def _sample(firings: LatentFirings, n: int, seed: int) -> LatentFirings:
@@ -223,8 +227,7 @@ def _assemble(
     firings: LatentFirings,
     shrinkage: dict[str, Shrinkage],
     blocks: list[_Block],
-    null_best: Doubles,
-    null_count: Doubles,
+    null: Doubles,
 ) -> HookpointFit:
     types = list(tree.levels)
 
@@ -244,7 +247,9 @@ def _assemble(
     fitted = count >= MIN_FIT_FIRINGS
     p = np.ones(len(count))
     if fitted.any():
-        p[fitted] = p_values(bits.max(axis=0)[fitted], count[fitted], null_best, null_count)
+        spread = np.concatenate([dispersion(fit, block) for block in firings.blocks(BLOCK)])
+        strength = bits.max(axis=0) / spread
+        p[fitted] = p_values(strength[fitted], null)
     q = np.ones(len(count))
     q[fitted] = benjamini_hochberg(p[fitted])
     return HookpointFit(

@@ -14,8 +14,8 @@ from labeler.arrays import Doubles
 from labeler.statistics import LatentFirings
 from labeler.tokens import Tokens
 
-NEIGHBOURS = 1000
-"""Null draws, nearest in number of firings, that a latent is compared with."""
+TAIL = 0.1
+"""Share of the null draws, the largest, that the tail beyond them is fitted to."""
 
 
 def shifted_positions(fit: Tokens, seed: int) -> npt.NDArray[np.int32]:
@@ -41,33 +41,54 @@ def shift_firings(firings: LatentFirings, target: npt.NDArray[np.int32]) -> Late
     return LatentFirings(firings.first, firings.start, target[firings.position], firings.act)
 
 
-def p_values(observed: Doubles, firings: Doubles, null: Doubles, null_firings: Doubles) -> Doubles:
-    """Share of comparable null draws at least as large, with one added to both sides.
+def dispersion(fit: Tokens, firings: LatentFirings) -> Doubles:
+    """How much more firings vary between documents than independent ones; float64 [n_latents].
+
+    Pearson's chi-squared of the counts per document over its degrees of freedom, at least 1.
+    Bits are log-likelihood ratios of independent positions; a latent that fires in bursts gains
+    and loses whole documents by chance, so its bits are divided by this, as quasi-likelihood
+    does (McCullagh and Nelder, Generalized Linear Models, 1989, section 4.5). Then the null is
+    much the same for all latents, rare or frequent, steady or bursty.
+    """
+    width = firings.n_latents
+    documents, document = np.unique(fit.doc, return_inverse=True)
+    length = np.bincount(document, weights=fit.length)[:, None]
+    cell = document[firings.position // fit.ctx_len] * width + firings.column
+    count = np.bincount(cell, minlength=len(documents) * width).reshape(-1, width)
+    expected = length * (count.sum(axis=0) / length.sum())
+    chi2 = ((count - expected) ** 2 / np.maximum(expected, 1e-12)).sum(axis=0)
+    ratio: Doubles = np.maximum(chi2 / max(len(documents) - 1, 1), 1.0)
+    return ratio
+
+
+def p_values(observed: Doubles, null: Doubles) -> Doubles:
+    """Chance of a null draw at least as large.
 
     Parameters
     ----------
-    observed, firings : float64 [n_latents]
-        Best score over function types, and number of firings.
-    null, null_firings : float64 [n_draws]
+    observed : float64 [n_latents]
+        Best bits over function types, over the latent's dispersion.
+    null : float64 [n_draws]
         The same for shifted activations.
 
     Returns
     -------
     float64 [n_latents]
-        In (0, 1]; at least 1 / (NEIGHBOURS + 1). A latent is compared with the NEIGHBOURS draws
-        that have the most similar number of firings, because the score of noise grows with it.
+        In (0, 1]. The share of draws, with one added to both sides; beyond the largest TAIL of
+        them, an exponential tail fitted to those, as a log-likelihood ratio of b bits has a
+        chance of at most 2^-b under the null. A share alone could never be small enough to
+        survive the correction for many latents where few have anything to find.
     """
-    order = np.argsort(null_firings, kind="stable")
-    null, null_firings = null[order], null_firings[order]
-    width = min(NEIGHBOURS, len(null))
-    centre = np.searchsorted(null_firings, firings)
-    begin = np.clip(centre - width // 2, 0, len(null) - width)
-    windows = np.sort(np.lib.stride_tricks.sliding_window_view(null, width), axis=1)
-    out = np.empty(len(observed))
-    for index, (score, first) in enumerate(zip(observed, begin, strict=True)):
-        beaten = width - np.searchsorted(windows[first], score, side="left")
-        out[index] = (beaten + 1) / (width + 1)
-    return out
+    null = np.sort(null)
+    n = len(null)
+    beaten = n - np.searchsorted(null, observed, side="left")
+    share = (beaten + 1) / (n + 1)
+    largest = null[n - max(int(TAIL * n), 1) :]
+    edge = largest[0]
+    scale = max(float((largest - edge).mean()), 1e-12)
+    tail = (len(largest) + 1) / (n + 1) * np.exp(-np.maximum(observed - edge, 0) / scale)
+    p: Doubles = np.where(observed > edge, np.maximum(tail, beaten / (n + 1)), share)
+    return np.maximum(p, np.finfo(np.float64).tiny)
 
 
 def benjamini_hochberg(p: Doubles) -> Doubles:

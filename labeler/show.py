@@ -204,7 +204,7 @@ def _legend(plain: bool, *, labeled: bool) -> Text:
     samples = [(1.0, 0, "it fires")]
     if labeled:
         samples += [(0.0, 1, "the label says so"), (1.0, 1, "both")]
-    legend = Text("held-out text: ", style=_SOFT)
+    legend = Text().append("held-out text: ", style=_SOFT)
     for act, called, name in samples:
         piece = Piece(
             lead="",
@@ -261,7 +261,7 @@ def _marked(piece: Piece, plain: bool) -> Text:
         red, green, blue = (
             round(faint + share * (full - faint)) for faint, full in zip(_FAINT, _FULL, strict=True)
         )
-        style += Style(color="black", bgcolor=f"rgb({red},{green},{blue})")
+        style += Style(color="rgb(0,0,0)", bgcolor=f"rgb({red},{green},{blue})")
     return marked.append(shown, style=style)
 
 

@@ -243,6 +243,7 @@ def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> Non
             mark_done(
                 path,
                 key,
+                labels=keys,
                 hookpoints=list(chosen),
                 n_tokens=int(found.n.sum()),
                 n_documents=len(found.n),
@@ -269,9 +270,37 @@ def report(run: Run, say: Say = lambda line: None) -> None:
     with timed(run, "report"):
         from labeler.report.page import write_report
 
+        _refuse_stale(run)
         write_report(run)
     write_summary(run)
     say(f"report: {run.out / 'report.html'}")
+
+
+def _refuse_stale(run: Run) -> None:
+    """Refuse to show scores of other labels than those there are.
+
+    Raises
+    ------
+    RunError
+        If labels were fitted again after `verify` or `rewrite`; names the step to run.
+    """
+    keys = {hookpoint: _labels_key(run, hookpoint) for hookpoint in run.hookpoints}
+    for hookpoint, key in keys.items():
+        if not is_done(run.out / "verify" / hookpoint / "done.json", key):
+            raise RunError(
+                f"{hookpoint} has no held-out scores of its present labels; run `labeler verify "
+                f"--out {run.out}` first"
+            )
+    sets = [(hookpoint,) for hookpoint in keys] + ([tuple(keys)] if len(keys) > 1 else [])
+    for chosen in sets:
+        name = chosen[0] if len(chosen) == 1 else "all_layers"
+        path = run.out / "rewrite" / f"{name}.json"
+        found = read_json(path, RunError, "run `labeler rewrite` first")
+        if found.get("labels") != [keys[hookpoint] for hookpoint in chosen]:
+            raise RunError(
+                f"{path} was measured with other labels than the present ones; run `labeler "
+                f"rewrite --out {run.out}` first"
+            )
 
 
 def run_all(

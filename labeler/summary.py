@@ -7,6 +7,7 @@ import polars as pl
 
 from labeler import __version__
 from labeler.errors import RunError
+from labeler.fit import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
 from labeler.store import read_json, write_json
@@ -64,11 +65,22 @@ def read_explained(out: Path, hookpoint: str) -> dict[str, Any]:
     return found
 
 
+def read_heldout(out: Path, hookpoint: str) -> pl.DataFrame:
+    """Held-out scores, a row per latent and budget."""
+    path = out / "verify" / hookpoint / "latents.parquet"
+    try:
+        return pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); run `labeler verify`") from error
+
+
 def _hookpoint(run: Run, name: str) -> dict[str, Any]:
     counts = read_explained(run.out, name)
     rewritten = read_rewrite(run.out, name)
     latents = LabelSet.load_latents(label_folder(run.out, name))
-    kinds = latents.filter(pl.col("status") == "labeled")["function_type"]
+    heldout = read_heldout(run.out, name).filter(pl.col("budget") == "unlimited")
+    live = (latents["n_fit"] >= MIN_FIT_FIRINGS) & (heldout["n_heldout"] >= MIN_HELDOUT_FIRINGS)
+    kinds = latents.filter((latents["status"] == "labeled") & live)["function_type"]
     shares = counts["explained"]
     return {
         "n_latents": counts["n_latents"],

@@ -34,13 +34,25 @@ def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
                 f"{MIN_FIT_FIRINGS} are needed"
             )
         else:
-            best = fit.types[int(fit.bits[:, latent].argmax())]
-            lines.append(
-                f"unexplained: the closest type is {best} ({fit.bits[:, latent].max():.0f} bits), "
-                f"no better than chance at a false-discovery rate of {FDR:.0%} "
-                f"(q = {fit.q[latent]:.2g})"
-            )
+            lines.append(_unexplained(fit, latent))
     return lines
+
+
+def _unexplained(fit: HookpointFit, latent: int) -> str:
+    """Why a fitted latent has no label."""
+    best = int(fit.bits[:, latent].argmax())
+    bits, kind = fit.bits[best, latent], fit.types[best]
+    if bits <= 0:
+        return "unexplained: no function type predicts its firings better than its base rate"
+    if fit.q[latent] > FDR:
+        return (
+            f"unexplained: the closest type is {kind} ({bits:.0f} bits), no better than chance at "
+            f"a false-discovery rate of {FDR:.0%} (q = {fit.q[latent]:.2g})"
+        )
+    return (
+        f"unexplained: the closest type is {kind} ({bits:.0f} bits), but none of its keys saves "
+        "more than it costs to state"
+    )
 
 
 def _sentence(rows: pl.DataFrame, threshold: float) -> str:

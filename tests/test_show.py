@@ -7,7 +7,7 @@ import pytest
 import tiny_run as tiny
 from rich.cells import cell_len
 
-from labeler.errors import LabelError, OptionError
+from labeler.errors import LabelError, OptionError, RunError
 from labeler.inputs import Run
 from labeler.labels import LabelSet, label_folder
 from labeler.show import show
@@ -86,6 +86,9 @@ def test_wrong_names_are_told_what_exists(run: Run, tmp_path: Path) -> None:
             show(run.out, name, 0)
     with pytest.raises(LabelError, match="latents 0 to 6, not 99"):
         show(run.out, LAYER, 99)
+    with pytest.raises(RunError, match="run `labeler cache`"):
+        show(tmp_path, LAYER, 0)
+    shutil.copy(run.out / "run.json", tmp_path)
     with pytest.raises(OptionError, match="run `labeler fit"):
         show(tmp_path, LAYER, 0)
 

@@ -96,6 +96,7 @@ def tiny_run(out: Path, *, verified: bool = True) -> Run:
     config = RunConfig(model="./a model", coder="owner/coders", corpus="stdlib", ctx_len=24)
     config.save(out)
     save_tokens(tokens, out / "tokens")
+    mark_done(out / "tokens" / "done.json", "made up", corpus="d" * 64)
     write_cache(out, tokens, {name: planted(tokens, seed) for seed, name in enumerate(HOOKPOINTS)})
     run = Run(out, quiet=True)
     steps.fit(run, ["unigram", "bigram", "topic"])

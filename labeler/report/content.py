@@ -232,6 +232,7 @@ def _hashes(run: Run, labels: LabelSet) -> list[tuple[str, str]]:
         (f"coder {name}", run.cache.manifest.hookpoints[name].coder[:12]) for name in run.hookpoints
     ]
     return [
+        ("corpus", str(manifest["corpus"])[:12]),
         ("model", str(manifest["model"])[:12]),
         ("tokens", run.tokens.fingerprint[:12]),
         *coders,
