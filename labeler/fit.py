@@ -50,8 +50,7 @@ MIN_HELDOUT_FIRINGS = 5
 _SHRINKAGE_LATENTS = 64
 _NULL_LATENTS = 512
 _NULL_DRAWS = 1000
-"""With fewer draws no p-value is small enough to survive the correction for many latents when
-only a tenth of them has anything to find."""
+"""Of which the largest hundred tell the tail's scale to a tenth."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +147,7 @@ def fit_hookpoint(
     advance : callable
         Told each share of the work as it is done; the shares add up to 1.
     """
-    shrinkage = fit_shrinkage(tree, rows, fit, _sample(firings, _SHRINKAGE_LATENTS, seed))
+    shrinkage = _shrinkage(tree, rows, fit, _sample(firings, _SHRINKAGE_LATENTS, seed))
     blocks = list(firings.blocks(BLOCK))
     null_sample = _sample(firings, _NULL_LATENTS, seed + 1)
     n_shifts = max(1, -(-_NULL_DRAWS // max(null_sample.n_latents, 1)))
@@ -175,6 +174,21 @@ def fit_hookpoint(
     # Empty where no latent is fitted.
     drawn = np.concatenate([np.zeros(0), *map_threads(null, null_blocks)])
     return _assemble(tree, fit, firings, shrinkage, done, drawn)
+
+
+def _shrinkage(
+    tree: KeyTree, rows: Mapping[str, Rows], fit: Tokens, sample: LatentFirings
+) -> dict[str, Shrinkage]:
+    """Shrinkage fitted to the latents of a sample that some type says anything about.
+
+    What no type explains is best shrunk without end, which tells nothing about the others.
+    """
+    shrinkage = fit_shrinkage(tree, rows, fit, sample)
+    scores = BlockScorer(tree, rows, fit, sample).scores(shrinkage, bits_only=True)
+    saves = np.max([score.bits for _, score in scores], axis=0) > 0
+    if saves.all() or not saves.any():
+        return shrinkage
+    return fit_shrinkage(tree, rows, fit, sample.take(np.flatnonzero(saves)))
 
 
 def _sample(firings: LatentFirings, n: int, seed: int) -> LatentFirings:

@@ -40,6 +40,7 @@ def documents() -> list[StdlibDocument]:
 
 @pytest.fixture(scope="module")
 def tiny_model(documents: list[StdlibDocument], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    skip_without_muon()
     out = tmp_path_factory.mktemp("model")
     train_model(documents, TINY_MODEL, out)
     return out
@@ -50,8 +51,13 @@ def tiny_ids(documents: list[StdlibDocument], tiny_model: Path) -> list[np.ndarr
     return encode_documents(load_tokenizer(tiny_model), documents)
 
 
+def skip_without_muon() -> None:
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("training needs torch 2.9 or newer")
+
+
 def load_model(folder: Path) -> LlamaForCausalLM:
-    return LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return LlamaForCausalLM.from_pretrained(folder).float().eval()
 
 
 # --- windows
@@ -215,6 +221,7 @@ def test_evaluating_gives_every_figure(
 def test_the_commands_run(
     documents: list[StdlibDocument], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    skip_without_muon()
     from labeler.builtin import train_model as model_program
     from labeler.builtin import train_transcoders as coder_program
 
@@ -290,7 +297,7 @@ def test_shipped_tokenizer_knows_its_special_token() -> None:
 
 @pytest.mark.slow
 def test_shipped_model_is_half_precision_for_transformers() -> None:
-    model = AutoModelForCausalLM.from_pretrained(model_path(), dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(model_path(), torch_dtype="auto")
     assert isinstance(model, LlamaForCausalLM)
     assert model.dtype == torch.float16
     assert model.config.num_hidden_layers == len(HOOKPOINTS)

@@ -298,7 +298,7 @@ def test_texts(labels: LabelSet) -> None:
     assert labels.label(7).text.startswith("fires on anything after ` w2`")
     assert labels.label(9).text.startswith("fires on topic subject 1")
     assert labels.label(DEAD).text == ("not fitted: fires 0 times in the fit split, 30 are needed")
-    assert labels.label(NOISE).text.startswith("unexplained: the closest type is ")
+    assert labels.label(NOISE).text.startswith("unexplained: ")
     for latent in range(labels.n_latents):
         assert len(labels.label(latent).text.splitlines()) == 1
 

@@ -147,7 +147,7 @@ def evaluate(model_folder: Path, transcoder_folder: Path, split: Split) -> dict[
         ``layers``: per hookpoint ``fvu``, ``dead`` (latents silent on the held-in windows),
         ``firings_per_position``, and the CE of each of the `variants`.
     """
-    model = LlamaForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    model = LlamaForCausalLM.from_pretrained(model_folder).float().eval()
     coders = {hookpoint: load_transcoder(transcoder_folder / hookpoint) for hookpoint in HOOKPOINTS}
     held_in = layer_sums(model, coders, split.held_in)
     heldout = layer_sums(model, coders, split.heldout)

@@ -23,6 +23,7 @@ from labeler.builtin.checkpoints import load_checkpoint, save_checkpoint
 from labeler.builtin.corpus import StdlibDocument, is_heldout, stdlib_documents
 from labeler.builtin.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from labeler.builtin.windows import END_OF_TEXT_ID, encode_documents, train_batches
+from labeler.errors import OptionError
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,8 @@ def llama_config(config: ModelTraining) -> LlamaConfig:
 
 def make_optimizers(model: LlamaForCausalLM, config: ModelTraining) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
+    if not hasattr(torch.optim, "Muon"):
+        raise OptionError(f"training needs Muon, torch 2.9 or newer; this is {torch.__version__}")
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
