@@ -16,6 +16,9 @@ from labeler.labels import Budget, LabelSet
 from labeler.threads import map_threads
 from labeler.tokens import HELDOUT, Tokens
 
+_ROUNDING = 1e-4
+"""Relative error of a sum of a thousand equal float32 numbers, and more."""
+
 _SUMS = ("n", "fires", "called", "hit", "predicted", "predicted2", "act", "act2", "product")
 
 
@@ -111,15 +114,20 @@ class DocumentSums:
 
     def pearson(self) -> Doubles:
         """Correlation of prediction and activation; NaN where either is constant."""
-        n = self.n
-        covariance = self.product - self.predicted * self.act / n
-        spread = (self.predicted2 - self.predicted**2 / n) * (self.act2 - self.act**2 / n)
-        return ratio(covariance, np.sqrt(np.maximum(spread, 0)))
+        covariance = self.product - self.predicted * self.act / self.n
+        one = _spread(self.predicted2, self.predicted, self.n)
+        return ratio(covariance, np.sqrt(one * _spread(self.act2, self.act, self.n)))
 
     def r2(self) -> Doubles:
         """1 - squared error / sum of squares about the held-out mean; NaN if it never fires."""
         error = self.act2 - 2 * self.product + self.predicted2
         return 1 - ratio(error, self.act2 - self.act**2 / self.n)
+
+
+def _spread(square: Doubles, total: Doubles, n: Doubles) -> Doubles:
+    """Sum of squares about the mean; 0 for a constant, whose float32 sums leave a little over."""
+    spread: Doubles = square - total**2 / n
+    return np.where(spread > _ROUNDING * square, spread, 0.0)
 
 
 @dataclass(frozen=True, eq=False)

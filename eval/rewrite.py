@@ -7,6 +7,7 @@ by its label. All variants of a batch share one prediction of the labels.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from labeler.coders import Coder
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.labels import Budget, LabelSet
 from labeler.model import SubjectModel
+from labeler.threads import map_threads
 from labeler.tokens import Tokens
 
 Replacement = Callable[[Coder, torch.Tensor, "Batch"], torch.Tensor]
@@ -32,23 +34,12 @@ class Batch:
     ----------
     tokens : Tokens
         Its contexts.
-    labels : mapping of str to LabelSet
-        By hookpoint.
     predictions : dict of (str, budget) to float32 tensor [n_positions, n_latents]
-        By hookpoint and budget, made when first asked for.
+        What the labels predict, by hookpoint and budget.
     """
 
     tokens: Tokens
-    labels: Mapping[str, LabelSet]
     predictions: dict[tuple[str, Budget], torch.Tensor]
-
-    def predicted(self, hookpoint: str, budget: Budget) -> torch.Tensor:
-        """Label predictions at every position of the batch."""
-        key = (hookpoint, budget)
-        if key not in self.predictions:
-            dense = self.labels[hookpoint].predictor(budget).predict(self.tokens)
-            self.predictions[key] = torch.from_numpy(dense.reshape(-1, dense.shape[-1]))
-        return self.predictions[key]
 
 
 @dataclass(frozen=True)
@@ -94,7 +85,7 @@ def variants(
 
     def by_labels(budget: Budget) -> Replacement:
         def run(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-            predicted = batch.predicted(c.hookpoint.name, budget).to(x.device)
+            predicted = batch.predictions[c.hookpoint.name, budget].to(x.device)
             return c.decode(predicted) + c.skip(x)
 
         return run
@@ -105,7 +96,7 @@ def variants(
         other = order[name]
         own, theirs = mean[name], mean[name][other]
         scale = torch.where(theirs > 0, own / theirs.clamp(min=1e-9), torch.zeros_like(own))
-        predicted = batch.predicted(name, "unlimited")[:, other] * scale
+        predicted = batch.predictions[name, "unlimited"][:, other] * scale
         return c.decode(predicted.to(x.device)) + c.skip(x)
 
     return [
@@ -171,16 +162,18 @@ def cross_entropies(
     labels: Mapping[str, LabelSet],
     heldout: Tokens,
     wanted: Sequence[Variant],
+    budgets: Sequence[Budget] = (),
     advance: Callable[[int], None] = lambda n: None,
 ) -> CrossEntropies:
     """Run every variant over the held-out contexts.
 
-    `advance` is told the number of variants done times contexts.
+    `budgets` are those whose predictions the variants read; `advance` is told the number of
+    variants done times contexts.
     """
     documents, document = np.unique(heldout.doc, return_inverse=True)
     total = np.zeros((len(documents), len(wanted)))
     n = np.zeros(len(documents))
-    for span, batch in _batches(heldout, labels):
+    for span, batch in _batches(heldout, labels, budgets):
         ids, length = batch.tokens.ids, batch.tokens.length
         np.add.at(n, document[span], np.maximum(length - 1, 0))
         for index, variant in enumerate(wanted):
@@ -191,10 +184,27 @@ def cross_entropies(
     return CrossEntropies([variant.name for variant in wanted], total, n)
 
 
-def _batches(heldout: Tokens, labels: Mapping[str, LabelSet]) -> Iterator[tuple[slice, Batch]]:
+def _batches(
+    heldout: Tokens, labels: Mapping[str, LabelSet], budgets: Sequence[Budget]
+) -> Iterator[tuple[slice, Batch]]:
+    """Batches with the predictions of all labels, made on all cores."""
+    wanted = [(name, budget) for name in labels for budget in budgets]
+    for name, budget in wanted:
+        labels[name].predictor(budget)  # made here, so that threads do not make it twice
+
     for begin in range(0, heldout.n_ctx, BATCH):
         span = slice(begin, min(begin + BATCH, heldout.n_ctx))
-        yield span, Batch(heldout.select(np.arange(span.start, span.stop)), labels, {})
+        tokens = heldout.select(np.arange(span.start, span.stop))
+        found = map_threads(partial(_predict, labels, tokens), wanted)
+        yield span, Batch(tokens, dict(zip(wanted, found, strict=True)))
+
+
+def _predict(
+    labels: Mapping[str, LabelSet], tokens: Tokens, which: tuple[str, Budget]
+) -> torch.Tensor:
+    name, budget = which
+    dense = labels[name].predictor(budget).predict(tokens)
+    return torch.from_numpy(dense.reshape(-1, dense.shape[-1]))
 
 
 def _hooks(

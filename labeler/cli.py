@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from labeler.errors import LabelerError
+from labeler.memory import keep_freed_memory
 
 # Read by OpenMP when torch is imported. Threads that spin at barriers make torch several times
 # slower as soon as anything else runs on the machine.
@@ -40,6 +41,9 @@ SplitColumn = Annotated[
 TokenCount = Annotated[int, typer.Option(help="Tokens to fit on.")]
 HeldoutTokens = Annotated[int, typer.Option(help="Tokens to score on.")]
 CtxLen = Annotated[int, typer.Option(help="Tokens per context.")]
+PerDocument = Annotated[
+    int, typer.Option(help="Most contexts of one document, spread over it; 0 = all.")
+]
 Hookpoints = Annotated[
     list[str] | None,
     typer.Option("--hookpoint", help="Only this one (layers.3.mlp); repeat it. Default: all."),
@@ -80,6 +84,7 @@ def run_command(
     tokens: TokenCount = 1_000_000,
     heldout_tokens: HeldoutTokens = 100_000,
     ctx_len: CtxLen = 128,
+    contexts_per_document: PerDocument = 8,
     hookpoint: Hookpoints = None,
     functions: Functions = None,
     rewrite_tokens: RewriteTokens = 65_536,
@@ -103,6 +108,7 @@ def run_command(
         tokens=tokens,
         heldout_tokens=heldout_tokens,
         ctx_len=ctx_len,
+        contexts_per_document=contexts_per_document,
         hookpoints=tuple(hookpoint or ()),
         seed=seed,
     )
@@ -123,6 +129,7 @@ def cache_command(
     tokens: TokenCount = 1_000_000,
     heldout_tokens: HeldoutTokens = 100_000,
     ctx_len: CtxLen = 128,
+    contexts_per_document: PerDocument = 8,
     hookpoint: Hookpoints = None,
     seed: Seed = 0,
     quiet: Quiet = False,
@@ -141,6 +148,7 @@ def cache_command(
         tokens=tokens,
         heldout_tokens=heldout_tokens,
         ctx_len=ctx_len,
+        contexts_per_document=contexts_per_document,
         hookpoints=tuple(hookpoint or ()),
         seed=seed,
     )
@@ -188,7 +196,7 @@ def demo_command(
     out: Out = Path("runs/demo"),
     tokens: TokenCount = 400_000,
     heldout_tokens: HeldoutTokens = 65_536,
-    rewrite_tokens: RewriteTokens = 32_768,
+    rewrite_tokens: RewriteTokens = 24_576,
     quiet: Quiet = False,
 ) -> None:
     """Do every step on the built-in model, offline."""
@@ -248,6 +256,7 @@ def functions_command() -> None:
 
 def main() -> None:
     """Run the command line; labeler's own errors become one line and exit status 2."""
+    keep_freed_memory()
     try:
         app(standalone_mode=False)
     except LabelerError as error:

@@ -44,6 +44,8 @@ class RunConfig:
     """Positions of the held-out split."""
     ctx_len: int = 128
     """Positions per context."""
+    contexts_per_document: int = 8
+    """Most contexts of one document, spread evenly over it; 0 for all."""
     hookpoints: tuple[str, ...] = ()
     """Which coders to use; all that are found where empty."""
     seed: int = 0

@@ -19,7 +19,7 @@ from labeler.null import (
     shift_firings,
     shifted_positions,
 )
-from labeler.scores import WORTH_A_KEY, BlockScorer, LevelScore, Shrinkage, fit_shrinkage
+from labeler.scores import BlockScorer, LevelScore, Shrinkage, fit_shrinkage
 from labeler.select import choose
 from labeler.short import ShortLabels, best_family, join_short
 from labeler.statistics import LatentFirings, Rows
@@ -49,7 +49,7 @@ MIN_HELDOUT_FIRINGS = 5
 
 _SHRINKAGE_LATENTS = 64
 _NULL_LATENTS = 512
-_NULL_DRAWS = 1000
+_NULL_DRAWS = 500
 """Of which the largest hundred tell the tail's scale to a tenth."""
 
 
@@ -226,7 +226,7 @@ def _fit_block(
                 totals,
                 counts,
                 shrinkage[tree.chain(family)[0]].mean,
-                WORTH_A_KEY * scorer.sst,
+                scorer.worth(len(rows[tree.chain(family)[0]].alive)),
             )
             for family in families
         }

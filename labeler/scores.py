@@ -33,9 +33,6 @@ SHRINKAGE_GRID = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 WEIGHT_BITS = 8
 """Bits to state a key's weight: half a per cent of precision, far below a label's own error."""
 
-WORTH_A_KEY = 1e-4
-"""Share of a latent's variance that a key must save out of fold to be considered for a budget."""
-
 
 @dataclass(frozen=True)
 class Shrinkage:
@@ -146,6 +143,16 @@ class BlockScorer:
         sst: Doubles = self.square.sum(axis=0) - self.total.sum(axis=0) ** 2 / self.n_fold.sum()
         return sst
 
+    def worth(self, n_keys: int) -> Doubles:
+        """Squared error that a key must save to pay for itself, float64 [n_latents].
+
+        In a Gaussian code with the latent's variance, squared error e less is e / (2 ln 2 variance)
+        bits less; the key itself costs `bits_per_key`.
+        """
+        variance = self.sst / self.n_fold.sum()
+        worth: Doubles = 2 * np.log(2) * bits_per_key(n_keys) * variance
+        return worth
+
     @property
     def mean_act(self) -> Doubles:
         """Mean activation where the latent fires, float64 [n_latents]; 1 where it never does."""
@@ -196,7 +203,7 @@ class BlockScorer:
         curve = FiringCurve.empty(self.mean_act)
         found: list[Entries] = []
         price = bits_per_key(len(rows.alive))
-        worth = (WORTH_A_KEY * self.sst).astype(np.float32)
+        worth = self.worth(len(rows.alive)).astype(np.float32)
         n_total = self.tree.levels[name].n_total
         for chunk in sums.chunks():
             parent_row = rows.parent_row[chunk.rows]

@@ -112,7 +112,8 @@ def choose(
     -----
     The error saved by splitting a group of n positions and mean m into parts (n1, m1) and
     (n2, m2) is n1 n2 / n * (m1 - m2)^2; it is multiplied by the entry's out-of-fold trust.
-    Entries are added and replaced in rounds; the round that saved most counts, latent by latent.
+    Entries are added and replaced in rounds; the round that saved most, less what its entries must
+    be worth, counts, latent by latent.
     """
     latent = pool.entries.latent
     kept = np.zeros(len(pool.entries), dtype=bool)
@@ -120,7 +121,8 @@ def choose(
     for share in SCHEDULE:
         score = _scores(pool, kept, n_positions, totals, lam) - worth[latent]
         kept = _top(latent, _ranked(pool, kept, score), max(1, round(share * budget)))
-        found = _chosen(pool, kept, n_positions, totals, counts, lam).saved
+        cost = worth * np.bincount(latent[kept], minlength=len(totals))
+        found = _chosen(pool, kept, n_positions, totals, counts, lam).saved - cost
         best = np.where((found > saved)[latent], kept, best)
         saved = np.maximum(found, saved)
     return _chosen(pool, best, n_positions, totals, counts, lam)

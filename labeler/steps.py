@@ -70,6 +70,7 @@ def cache(run: Run, say: Say = lambda line: None) -> None:
                 fit_tokens=config.tokens,
                 heldout_tokens=config.heldout_tokens,
                 seed=config.seed,
+                contexts_per_document=config.contexts_per_document,
                 n_vocab=model.n_vocab,
             )
             save_tokens(tokens, run.out / "tokens")
@@ -231,9 +232,12 @@ def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> Non
             total = heldout.n_ctx * (len(wanted) + (base is None))
             with progress_bar(f"rewriting {name}", total, quiet=run.quiet) as advance:
                 if base is None:
-                    base = cross_entropies(run.model, {}, {}, heldout, [BASE], advance)
+                    base = cross_entropies(run.model, {}, {}, heldout, [BASE], advance=advance)
                 coders = {hookpoint: run.coders[hookpoint] for hookpoint in chosen}
-                found = cross_entropies(run.model, coders, labels, heldout, wanted, advance)
+                mine = {hookpoint: labels[hookpoint] for hookpoint in chosen}
+                found = cross_entropies(
+                    run.model, coders, mine, heldout, wanted, ALL_BUDGETS, advance
+                )
             found = base.join(found)
             recovered = {}
             for budget in ALL_BUDGETS:

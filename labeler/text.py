@@ -65,6 +65,8 @@ def _sentence(rows: pl.DataFrame, threshold: float) -> str:
     negative = [index for index in order if not fires[index]]
     texts = rows["text"]
     line = "fires on " + _listing([texts[int(index)] for index in positive])
+    if not len(rows):
+        return "predicts its mean: no key saves enough of its squared error to be kept"
     if not positive:
         line = "leans towards " + _listing([texts[int(index)] for index in order])
         return line + ", never surely enough to say it fires"

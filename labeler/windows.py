@@ -33,6 +33,7 @@ def tokenize_corpus(
     heldout_tokens: int,
     seed: int = 0,
     bos: bool = True,
+    contexts_per_document: int = 0,
     n_vocab: int | None = None,
 ) -> Tokens:
     """Cut documents into windows until both budgets are met.
@@ -56,6 +57,9 @@ def tokenize_corpus(
         Of the order of documents.
     bos : bool
         Whether documents start with BOS.
+    contexts_per_document : int
+        Most windows of one document, spread evenly over it; 0 for all. A budget then reaches more
+        documents, which are what keys must carry over to.
     n_vocab : int, optional
         Size of the model's vocabulary; the tokenizer's own where None.
 
@@ -72,6 +76,7 @@ def tokenize_corpus(
         If `ctx_len` or a budget is too small.
     """
     for name, value, least in (
+        ("--contexts-per-document", contexts_per_document, 0),
         ("--ctx-len", ctx_len, 2),
         ("--tokens", fit_tokens, 1),
         ("held-out tokens", heldout_tokens, 1),
@@ -83,7 +88,8 @@ def tokenize_corpus(
     budgets: dict[Split, int] = {"fit": fit_tokens, "heldout": heldout_tokens}
     for split, budget in budgets.items():
         documents = corpus.documents(seed, split)
-        found = list(_pieces(documents, tokenizer, prefix, _whole(budget, ctx_len)))
+        whole = _whole(budget, ctx_len)
+        found = list(_pieces(documents, tokenizer, prefix, whole, ctx_len, contexts_per_document))
         if not found:
             raise CorpusError(_empty_split(corpus, split))
         pieces += found
@@ -108,7 +114,12 @@ class _Piece:
 
 
 def _pieces(
-    documents: Iterator[Document], tokenizer: Any, prefix: list[int], budget: int
+    documents: Iterator[Document],
+    tokenizer: Any,
+    prefix: list[int],
+    budget: int,
+    ctx_len: int,
+    contexts_per_document: int,
 ) -> Iterator[_Piece]:
     """Yield documents as token ids until `budget` positions are reached; the last is cut there."""
     while batch := list(islice(documents, _BATCH)):
@@ -122,11 +133,22 @@ def _pieces(
         for document, token_ids in zip(batch, encoded, strict=True):
             if not token_ids:
                 continue
-            ids = np.array(prefix + token_ids, dtype=np.int32)[:budget]
+            ids = np.array(prefix + token_ids, dtype=np.int32)
+            ids = _spread(ids, ctx_len, contexts_per_document)[:budget]
             yield _Piece(document.id, document.topics, _fold(document), ids)
             budget -= len(ids)
             if budget <= 0:
                 return
+
+
+def _spread(ids: npt.NDArray[np.int32], ctx_len: int, n: int) -> npt.NDArray[np.int32]:
+    """At most `n` whole windows of a document, evenly spread from first to last; all for n = 0."""
+    n_windows = -(-len(ids) // ctx_len)
+    if not 0 < n < n_windows:
+        return ids
+    chosen = np.linspace(0, n_windows - 1, n).round().astype(np.int64)
+    # Only the last window can be short, and it stays last.
+    return np.concatenate([ids[i * ctx_len : (i + 1) * ctx_len] for i in chosen])
 
 
 def _cut(

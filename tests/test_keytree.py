@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labeler.errors import LabelError
-from labeler.functions import registry
+from labeler.functions import FunctionType, Keys, registry
 from labeler.keytree import UNSEEN, KeyTree
 from labeler.tokens import N_FOLDS, Tokens
 from tests.synthetic import make_tokens, paths_of, plain_tokens
@@ -126,6 +126,39 @@ def test_other_text_finds_the_same_nodes_and_no_others(tokens: Tokens) -> None:
             assert node[position] == number.get(path, UNSEEN)  # type: ignore[arg-type]
             unseen += path is not None and path not in number
         assert unseen > 0 or name in {"unigram", "previous_token", "topic"}
+
+
+class Parity(FunctionType):
+    """Whether the token is odd; under it, `Same` has the token as key."""
+
+    name = "parity"
+
+    def keys(self, tokens: Tokens) -> Keys:
+        return (tokens.ids % 2).astype(np.int64)
+
+    def render(self, key: int) -> str:
+        return str(key)
+
+
+class Same(Parity):
+    name = "same"
+    backs_off_to = "parity"
+
+    def keys(self, tokens: Tokens) -> Keys:
+        return tokens.ids.astype(np.int64)
+
+
+def test_an_unseen_key_is_not_taken_for_a_key_of_another_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {**registry.function_types(), "parity": Parity, "same": Same}
+    monkeypatch.setattr(registry, "_registry", known)
+    tree, nodes = KeyTree.build(plain_tokens([[1, 8], [8, 1]]), ["same"])
+    assert nodes["same"].tolist() == [[1, 0], [0, 1]]
+    # 3 is odd, as 1 is, and larger than it; 8 is the last key of the node before.
+    found = tree.find(plain_tokens([[3, 8, 1, 0, 9]]))
+    assert found["parity"].tolist() == [[1, 0, 1, 0, 1]]
+    assert found["same"].tolist() == [[UNSEEN, 0, 1, UNSEEN, UNSEEN]]
 
 
 def test_find_on_the_fit_split_gives_its_own_nodes(tokens: Tokens) -> None:

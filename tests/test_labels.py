@@ -452,6 +452,22 @@ def test_no_latent_is_labeled(made: Material, tmp_path: Path, new_text: Tokens) 
         assert np.allclose(predicted, labels.mean)
 
 
+def test_a_label_without_keys_says_so(made: Material, tmp_path: Path, new_text: Tokens) -> None:
+    """One activation ten thousand times the others: no key saves a share of the squared error."""
+    acts = (made.fit.ids.reshape(-1, 1) == [3, 5]) & made.fit.valid.reshape(-1, 1)
+    acts = acts.astype(np.float32)
+    acts[np.flatnonzero(made.fit.valid.ravel())[100], 0] = 1e4
+    odd = material(made.tokens, ["bigram"], acts)
+    labels = save_fit(tmp_path, odd, odd.fitted())
+    assert labels.labeled.all()
+    assert labels.entries["latent"].unique().to_list() == [1]
+    assert labels.label(0).text.startswith("predicts its mean: no key saves enough")
+    assert labels.label(1).text == "fires on ` w5`"
+    predicted = labels.label(0).predict(new_text)
+    assert np.allclose(predicted, labels.mean[0])
+    run_source(labels.label(0).source(), new_text.ids)
+
+
 def test_a_hookpoint_whose_latents_are_all_dead(
     made: Material, tmp_path: Path, new_text: Tokens
 ) -> None:

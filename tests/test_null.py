@@ -115,6 +115,9 @@ def test_p_values_by_hand() -> None:
     tail = 11 / 101 * np.exp(-np.array([9, 18]) / 4.5)
     assert beyond[:2].tolist() == pytest.approx(np.maximum(tail, [1 / 101, 0]).tolist())
     assert 0 < beyond[2] < 1e-300
+    # The tail never promises more than the draws themselves show.
+    null = np.append(np.zeros(990), [1.0] * 9 + [100.0])
+    assert p_values(np.array([99.0]), null)[0] == 1 / 1001
 
 
 def test_p_values_fall_with_the_score_and_do_not_depend_on_the_order() -> None:

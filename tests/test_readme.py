@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+
 from labeler.functions import function_types
 from labeler.functions.registry import _registry
 from labeler.tokens import Tokens

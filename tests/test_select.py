@@ -8,9 +8,9 @@ import pytest
 
 from labeler.entries import Entries, Pool
 from labeler.keytree import KeyTree
-from labeler.scores import BlockScorer, Shrinkage
-from labeler.select import Chosen, choose
-from tests.synthetic import Material, make_tokens, material, plain_tokens, random_acts
+from labeler.scores import Shrinkage
+from labeler.select import Chosen, _ranked, choose
+from tests.synthetic import CheapKeys, Material, make_tokens, material, plain_tokens, random_acts
 
 CHAIN = ["unigram", "bigram", "trigram"]
 WIDTH = 5
@@ -29,7 +29,7 @@ def pool(made: Material) -> Pool:
 
 
 def pool_of(made: Material, chain: list[str] = CHAIN) -> Pool:
-    scorer = BlockScorer(made.tree, made.rows, made.fit, made.firings)
+    scorer = CheapKeys(made.tree, made.rows, made.fit, made.firings)
     scores = dict(scorer.scores({name: Shrinkage(1, 1) for name in made.tree.levels}))
     return Pool.make(
         [scores[name].entries for name in chain], [made.tree.levels[name] for name in chain]
@@ -102,6 +102,37 @@ def test_budget_is_respected_and_used(made: Material, pool: Pool, budget: int) -
         assert (kept == budget).all()
     # Of an entry whose positions finer ones have all taken, nothing is left to keep.
     assert (kept > 0).all()
+
+
+def test_an_entry_must_be_worth_a_place(made: Material, pool: Pool) -> None:
+    acts = made.acts[made.fit.valid.ravel()].astype(np.float64)
+    sst = ((acts - acts.mean(axis=0)) ** 2).sum(axis=0)
+    many = chosen_of(made, pool, 100)
+    few = chosen_of(made, pool, 100, worth=float(0.003 * sst.min()))
+    assert len(few.entries) < 0.8 * len(many.entries)
+    # What was left out is little.
+    assert (few.saved > 0.8 * many.saved).all()
+    assert len(chosen_of(made, pool, 100, worth=float(sst.max())).entries) == 0
+
+
+def test_along_a_chain_the_best_enters_first_and_the_weakest_leaves() -> None:
+    # Two latents of one chain of three entries each, and a single entry.
+    index = np.arange(7, dtype=np.int32)
+    level = np.array([0, 1, 2, 0, 1, 2, 0], dtype=np.int32)
+    latent = np.array([0, 0, 0, 1, 1, 1, 2], dtype=np.int32)
+    one = np.ones(7, dtype=np.float32)
+    above = np.array([[-1, 0, 1, -1, 3, 4, -1], [-1, -1, 0, -1, -1, 3, -1]], dtype=np.int32)
+    pool = Pool(Entries(latent, level, index, one, one, one, one), above)
+    score = np.array([2.0, 5.0, 4.0, 3.0, 3.0, 1.0, 2.0])
+    nothing = np.zeros(7, dtype=bool)
+    wait, stay = -np.inf, np.inf
+    # Of equals the coarser enters.
+    assert _ranked(pool, nothing, score).tolist() == [wait, 5, wait, 3, wait, wait, 2]
+    everything = ~nothing
+    assert _ranked(pool, everything, score).tolist() == [2, stay, stay, stay, stay, 1, 2]
+    # Kept entries do not keep others out, nor those that are out kept ones in.
+    kept = np.array([False, True, False, True, True, False, True])
+    assert _ranked(pool, kept, score).tolist() == [wait, 5, 4, stay, 3, 1, 2]
 
 
 @pytest.mark.parametrize("budget", [3, 16, 100])
@@ -213,6 +244,18 @@ def test_an_exception_is_kept_with_its_rule() -> None:
     threshold, f1 = chosen.thresholds()
     assert f1[0] == 1
     assert 0.1 < threshold[0] < 2.9
+
+
+def test_keys_that_only_say_that_nothing_happens_are_not_kept() -> None:
+    # Against the mean every silent token looks worth a key; once token 1 is kept, none is.
+    rng = np.random.default_rng(0)
+    fit = plain_tokens(rng.integers(0, 8, (60, 20)).tolist(), n_vocab=8)
+    made = material(fit, ["unigram"], (fit.ids == 1).reshape(-1, 1).astype(np.float32))
+    pool = pool_of(made, CHAIN[:1])
+    assert len(pool.entries) == 8
+    sst = float(((made.acts - made.acts.mean()) ** 2).sum())
+    chosen = chosen_of(made, pool, 100, worth=1e-4 * sst)
+    assert chosen.entries.node.tolist() == [1]
 
 
 def test_no_candidates() -> None:
