@@ -21,7 +21,6 @@ import typer
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
-from labeler.builtin import HOOKPOINTS
 from labeler.builtin.checkpoints import load_checkpoint, save_checkpoint
 from labeler.builtin.corpus import StdlibDocument, is_heldout, stdlib_documents
 from labeler.builtin.hooks import InOut, recorded_mlps, replaced_mlps
@@ -115,7 +114,8 @@ def train_transcoders(
     """
     model.requires_grad_(False).eval()
     d_in = model.config.hidden_size
-    layers = {name: ScaledTranscoder(d_in, config.num_latents, config.k) for name in HOOKPOINTS}
+    hookpoints = mlp_hookpoints(model)
+    layers = {name: ScaledTranscoder(d_in, config.num_latents, config.k) for name in hookpoints}
     module = nn.ModuleList(layers.values())
     optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, fused=True)
     checkpoint = out / "checkpoint.pt"
@@ -143,10 +143,16 @@ def train_transcoders(
                 save_transcoder(layer.fold(), out / hookpoint)
 
 
+def mlp_hookpoints(model: LlamaForCausalLM) -> tuple[str, ...]:
+    """Hookpoint of every MLP of a model, in the order of the layers."""
+    return tuple(f"layers.{layer}.mlp" for layer in range(model.config.num_hidden_layers))
+
+
 @torch.no_grad()
 def _clean(model: LlamaForCausalLM, ids: Tensor) -> tuple[Tensor, dict[str, InOut]]:
     """Logits of the untouched model, and what its MLPs read and wrote."""
-    with recorded_mlps(model, HOOKPOINTS) as record, torch.autocast("cpu", dtype=torch.bfloat16):
+    hookpoints = mlp_hookpoints(model)
+    with recorded_mlps(model, hookpoints) as record, torch.autocast("cpu", dtype=torch.bfloat16):
         logits = model(input_ids=ids, use_cache=False).logits
     return logits, record
 
