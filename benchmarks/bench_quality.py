@@ -45,7 +45,7 @@ def options(subject: str) -> list[str]:
         builtin = ROOT / "labeler" / "builtin"
         return [
             *("--model", str(builtin / "model"), "--coder", str(builtin / "transcoders")),
-            *("--corpus", "stdlib", "--tokens", "1000000", "--heldout-tokens", "200000"),
+            *("--corpus", "stdlib", "--tokens", "800000", "--heldout-tokens", "130000"),
         ]
     if subject == "openstax":
         folder = SHARED / "openstax-subject"
@@ -90,9 +90,11 @@ def table(summary: dict[str, Any], floor: dict[str, Any] | None) -> str:
             values = []
             for budget, one in entry["by_budget"].items():
                 value = one[kind]["0.7"] if kind == "explained" else one[kind]
-                low, high = one[f"{kind}_interval"]["0.7"] if kind == "explained" else one[
-                    f"{kind}_interval"
-                ]
+                low, high = (
+                    one[f"{kind}_interval"]["0.7"]
+                    if kind == "explained"
+                    else one[f"{kind}_interval"]
+                )
                 known = f" (floor {floor[kind][budget][index]:.3g})" if floor else ""
                 values.append(f"{value:.3f} [{low:.3f}, {high:.3f}]{known}")
             cells.append(" / ".join(values))

@@ -86,8 +86,8 @@ class FunctionType(ABC):
     def source(self) -> str | None:
         """Python source of ``keys_<name>(ids)``, or None if the type cannot be exported.
 
-        The function takes int64 [n_ctx, ctx_len] token ids, may use ``np`` (numpy) and nothing
-        else, and returns the same keys as `keys`.
+        The function takes int64 [n_ctx, ctx_len] token ids, may use ``np`` (numpy) and the
+        standard library, and returns the same keys as `keys`.
         """
         return None
 

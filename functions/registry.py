@@ -72,7 +72,6 @@ def function_types() -> dict[str, type[FunctionType]]:
     """All registered function types by name, coarser before finer, plug-ins included."""
     global _entry_points_read
     if not _entry_points_read:
-        _entry_points_read = True
         for entry in entry_points(group=ENTRY_POINT_GROUP):
             try:
                 register(entry.load())
@@ -83,6 +82,7 @@ def function_types() -> dict[str, type[FunctionType]]:
                     f"plug-in {entry.name!r} ({entry.value}) cannot be loaded: {error}; fix it or "
                     "uninstall the distribution that declares it"
                 ) from error
+        _entry_points_read = True
     return dict(_registry)
 
 

@@ -50,7 +50,7 @@ MIN_HELDOUT_FIRINGS = 5
 _SHRINKAGE_LATENTS = 64
 _NULL_LATENTS = 512
 _NULL_DRAWS = 500
-"""Of which the largest hundred tell the tail's scale to a tenth."""
+"""Of which the largest tenth tells the tail's scale to a seventh."""
 
 
 @dataclass(frozen=True, eq=False)

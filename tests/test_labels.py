@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import polars as pl
@@ -11,9 +12,18 @@ import pytest
 from labeler.errors import LabelError
 from labeler.fit import BUDGETS, MIN_FIT_FIRINGS, HookpointFit
 from labeler.labels import ALL_BUDGETS, LabelSet
+from labeler.scores import BlockScorer
 from labeler.tables import runs_by_type, write_tables
 from labeler.tokens import Tokens
-from tests.synthetic import Material, firings_of, make_tokens, material, paths_of, save_fit
+from tests.synthetic import (
+    CheapKeys,
+    Material,
+    firings_of,
+    make_tokens,
+    material,
+    paths_of,
+    save_fit,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -64,9 +74,15 @@ def made() -> Material:
     return material(tokens, NAMES, planted(tokens.fit))
 
 
+def fitted(made: Material) -> HookpointFit:
+    """A fit in which keys are cheap, so that labels of little text have many, nested ones."""
+    with patch.object(BlockScorer, "worth", CheapKeys.worth):
+        return made.fitted()
+
+
 @pytest.fixture(scope="module")
 def fit(made: Material) -> HookpointFit:
-    return made.fitted()
+    return fitted(made)
 
 
 @pytest.fixture(scope="module")
@@ -504,7 +520,7 @@ def test_fit_in_blocks_is_the_fit_of_the_whole(
     made: Material, fit: HookpointFit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labeler.fit.BLOCK", 4)
-    again = made.fitted()
+    again = fitted(made)
     for field in ("r2", "bits", "net_bits", "count", "mean"):
         assert np.allclose(getattr(again, field), getattr(fit, field), rtol=1e-4, atol=1e-3)
     assert np.array_equal(again.winner, fit.winner)
