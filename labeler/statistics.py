@@ -1,8 +1,7 @@
 """Sufficient statistics: per (latent, key) and fold, how often it fires and the sum of its acts.
 
-They are sums, so they add up over token shards, machines and days. Two forms of the same sums
-are made here: dense rows per (node, fold) for out-of-fold scores (one small block of latents at a
-time), and sparse totals per node for the tables that labels run on.
+They are sums, so they add up over token shards, machines and days. Out-of-fold scores take them by
+(node, fold) row (labeler.rowsums), whole tables by node (labeler.tables).
 """
 
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from labeler.arrays import Doubles, Floats
-from labeler.keytree import KeyTree, Level, Nodes
+from labeler.keytree import KeyTree, Nodes
 from labeler.tokens import HELDOUT, N_FOLDS, Tokens
 
 if TYPE_CHECKING:
@@ -200,17 +199,6 @@ def sums_by_fold(fit: Tokens, firings: LatentFirings) -> tuple[Doubles, Doubles,
         return total.reshape(shape).astype(np.float64)
 
     return add(None), add(act), add(act * act)
-
-
-def sums_by_node(level: Level, nodes: Nodes, firings: LatentFirings) -> sparse.csr_matrix:
-    """Sum of acts per (node, latent) over the whole fit split, sparse [n_nodes, n_latents]."""
-    node = nodes.ravel()[firings.position]
-    keep = node >= 0
-    column = firings.column[keep].astype(np.int32)
-    matrix = sparse.coo_matrix(
-        (firings.act[keep], (node[keep], column)), shape=(level.n_nodes, firings.n_latents)
-    )
-    return matrix.tocsr()
 
 
 def load_fit_firings(cache: "LatentCache", hookpoint: str, tokens: Tokens) -> LatentFirings:

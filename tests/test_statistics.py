@@ -12,7 +12,6 @@ from labeler.statistics import (
     LatentFirings,
     make_rows,
     sums_by_fold,
-    sums_by_node,
 )
 from labeler.tokens import N_FOLDS
 from tests.synthetic import (
@@ -84,15 +83,6 @@ def test_sums_by_fold(made: Material) -> None:
         assert np.array_equal(count[f], (acts > 0).sum(axis=0))
         assert np.allclose(total[f], acts.sum(axis=0))
         assert np.allclose(square[f], (acts**2).sum(axis=0))
-
-
-def test_sums_by_node(made: Material) -> None:
-    for name, level in made.tree.levels.items():
-        sums = sums_by_node(level, made.nodes[name], made.firings).toarray()
-        node = made.nodes[name].ravel()
-        wanted = np.zeros((level.n_nodes, WIDTH))
-        np.add.at(wanted, node[node >= 0], made.acts[node >= 0])
-        assert np.allclose(sums, wanted, rtol=1e-5)
 
 
 def row_sums(rows: RowSums) -> tuple[np.ndarray, np.ndarray]:
@@ -190,11 +180,7 @@ def test_statistics_of_the_union_are_the_sum_over_shards(made: Material) -> None
     by_shard = [sums_by_fold(fit, part) for part in parts]
     for index in range(3):
         assert np.allclose(whole[index], sum(part[index] for part in by_shard))
-    for name, level in made.tree.levels.items():
-        node = sums_by_node(level, made.nodes[name], made.firings)
-        added = sum(sums_by_node(level, made.nodes[name], part) for part in parts)
-        assert np.allclose(node.toarray(), added.toarray(), rtol=1e-4, atol=1e-4)
-        rows = made.rows[name]
+    for rows in made.rows.values():
         count, total = row_sums(RowSums.make(rows, made.firings))
         pieces = [row_sums(RowSums.make(rows, part)) for part in parts]
         assert np.array_equal(count, sum(piece[0] for piece in pieces))
