@@ -43,7 +43,7 @@ class TopicModel(FunctionType):
         """Count tokens per topic, add-half smoothing towards the corpus."""
         if len(tokens.topic_levels) <= self.level:
             raise NotApplicableError(
-                f"{self.name}: the corpus has {len(tokens.topic_levels)} topic level(s), level "
+                f"the corpus has {len(tokens.topic_levels)} topic level(s), level "
                 f"{self.level + 1} is needed; name metadata columns with --topic-column, or give "
                 "a folder whose sub-folders are topics"
             )
@@ -56,7 +56,7 @@ class TopicModel(FunctionType):
         self._names = tuple(sorted(sorted(size, key=lambda name: -size[name])[:MAX_TOPICS]))
         if len(self._names) < 2:
             raise NotApplicableError(
-                f"{self.name}: the fit split has {len(self._names)} topic(s) at level "
+                f"the fit split has {len(self._names)} topic(s) at level "
                 f"{tokens.topic_levels[self.level]!r}, at least two are needed to tell apart"
             )
         index = {name: number for number, name in enumerate(self._names)}
