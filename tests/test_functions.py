@@ -112,15 +112,15 @@ def test_topic_counts_the_prior() -> None:
 
 
 def test_topic_abstains_and_says_why() -> None:
-    with pytest.raises(NotApplicableError, match=r"topic: the corpus has 0 topic level"):
+    with pytest.raises(NotApplicableError, match=r"the corpus has 0 topic level"):
         prepared("topic", plain_tokens([[1, 2]]))
     one_level = plain_tokens([[1, 2], [3]], topics=[("A",), ("B",)])
-    with pytest.raises(NotApplicableError, match=r"subtopic: the corpus has 1 .* level 2 is need"):
+    with pytest.raises(NotApplicableError, match=r"the corpus has 1 .* level 2 is need"):
         prepared("subtopic", one_level)
-    with pytest.raises(NotApplicableError, match=r"topic: the fit split has 1 topic"):
+    with pytest.raises(NotApplicableError, match=r"the fit split has 1 topic"):
         prepared("topic", plain_tokens([[1, 2], [3]], topics=[("A",), ("A",)]))
     # An empty name is no topic.
-    with pytest.raises(NotApplicableError, match=r"topic: the fit split has 1 topic"):
+    with pytest.raises(NotApplicableError, match=r"the fit split has 1 topic"):
         prepared("topic", plain_tokens([[1, 2], [3]], topics=[("A",), ("",)]))
 
 
