@@ -25,7 +25,7 @@ from labeler.errors import LabelError
 from labeler.fit import BUDGETS, FDR, HookpointFit
 from labeler.keytree import KeyTree
 from labeler.predict import Predictor, short_tables
-from labeler.store import atomic_path, read_json, write_json
+from labeler.store import read_json, write_json, write_parquet
 from labeler.tables import read_tables, runs_by_type
 from labeler.text import describe
 from labeler.tokens import Tokens
@@ -233,8 +233,7 @@ def save_labels(
     entries = _entries_frame(tree, fit)
     latents = _latents_frame(fit).with_columns(pl.Series("text", describe(fit, entries)))
     for name, frame in (("latents", latents), ("entries", entries)):
-        with atomic_path(folder / f"{name}.parquet") as temporary:
-            frame.write_parquet(temporary)
+        write_parquet(folder / f"{name}.parquet", frame)
     labeled = fit.labeled
     write_json(
         folder / "manifest.json",

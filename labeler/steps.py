@@ -19,7 +19,7 @@ from labeler.config import DEFAULT_FUNCTIONS, RunConfig
 from labeler.errors import OptionError, RunError
 from labeler.inputs import Run
 from labeler.provenance import code_version, is_done, key_of, mark_done
-from labeler.store import atomic_path, read_json, write_json
+from labeler.store import read_json, write_json, write_parquet
 from labeler.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -180,8 +180,7 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
                     str(level): explained(f1, one.resampled, live, labels.labeled, level)
                     for level in LEVELS
                 }
-            with atomic_path(folder / "latents.parquet") as temporary:
-                pl.concat(frames).write_parquet(temporary)
+            write_parquet(folder / "latents.parquet", pl.concat(frames))
             facts = {
                 "n_latents": labels.n_latents,
                 "n_live": int(live.sum()),

@@ -2,14 +2,20 @@
 
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from labeler.errors import DiskError, LabelerError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import polars as pl
 
 
 @contextmanager
@@ -45,6 +51,32 @@ def write_json(path: Path, value: Any) -> None:
     """Write JSON atomically, indented, NaN refused."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_parquet(path: Path, frame: "pl.DataFrame") -> None:
+    """Write a table atomically.
+
+    Python writes the file: polars reports a full disk as a computation that failed.
+    """
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
+
+
+def write_array(path: Path, array: "npt.NDArray[np.generic]") -> None:
+    """Write a ``.npy`` file atomically.
+
+    Through `write` alone: given a real file, numpy reports a full disk without its error number.
+    """
+    import numpy as np
+
+    class Writer:
+        def __init__(self, stream: BinaryIO) -> None:
+            self.write = stream.write
+
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.save(Writer(stream), array, allow_pickle=False)
 
 
 def hash_file(path: Path) -> str:

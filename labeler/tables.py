@@ -18,7 +18,7 @@ from labeler.keytree import KeyTree, Nodes
 from labeler.predict import Table
 from labeler.scores import Shrinkage
 from labeler.statistics import LatentFirings
-from labeler.store import atomic_path
+from labeler.store import write_array
 
 
 def runs_by_type(
@@ -95,9 +95,7 @@ def write_tables(
             "scale": (lam / (level.n_total + lam)).astype(np.float32),
         }
         for key, array in arrays.items():
-            path = folder / name / f"{key}.npy"
-            with atomic_path(path) as temporary, temporary.open("wb") as stream:
-                np.save(stream, array)
+            write_array(folder / name / f"{key}.npy", array)
 
 
 def _value_dtype(total: sparse.csr_matrix) -> type[np.floating]:
