@@ -47,7 +47,17 @@ class Piece(TypedDict):
     focus: bool
 
 
-class Excerpt(TypedDict):
+class _Around(TypedDict):
+    act: float
+    predicted: float
+    called: bool
+    document: str
+    cut_before: bool
+    cut_after: bool
+    pieces: list[Piece]
+
+
+class Excerpt(_Around):
     """A stretch of held-out text about one position."""
 
     kind: Literal["bin", "false", "missed"]
@@ -58,13 +68,6 @@ class Excerpt(TypedDict):
     """Positions of this kind in the text searched."""
     n_called: int
     """Of these, positions where the label says that it fires."""
-    act: float
-    predicted: float
-    called: bool
-    document: str
-    cut_before: bool
-    cut_after: bool
-    pieces: list[Piece]
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,16 +221,6 @@ class _Draw:
         self.documents.append(int(self.document[position]))
         self.contexts.append(int(self.context[position]))
         return position
-
-
-class _Around(TypedDict):
-    act: float
-    predicted: float
-    called: bool
-    document: str
-    cut_before: bool
-    cut_after: bool
-    pieces: list[Piece]
 
 
 def _around(tokens: Tokens, responses: Responses, row: int, position: int, most: float) -> _Around:
