@@ -1,11 +1,8 @@
 """Progress bars on standard error, silent where nobody watches."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -51,27 +48,3 @@ def progress_bar(
     with Progress(*columns, console=console, transient=False) as progress:
         task = progress.add_task(description[:28], total=total)
         yield lambda n: progress.advance(task, n)
-
-
-def track(
-    iterable: Iterable[T], description: str, total: int | None = None, quiet: bool = False
-) -> Iterator[T]:
-    """Iterate while a bar on standard error counts the items.
-
-    Parameters
-    ----------
-    iterable : iterable
-        What to go through.
-    description : str
-        What is being done.
-    total : int, optional
-        Number of items; taken from ``len(iterable)`` where it has one.
-    quiet : bool
-        Show nothing.
-    """
-    if total is None and isinstance(iterable, Sized):
-        total = len(iterable)
-    with progress_bar(description, total, quiet=quiet) as advance:
-        for item in iterable:
-            yield item
-            advance(1)
