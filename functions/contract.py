@@ -38,6 +38,11 @@ class FunctionType(ABC):
         base rate. Keys are refined by their parent's keys, so the parent need not be nested.
     looks_ahead : bool
         True if `keys` reads later positions. Such a type may label, but never runs in a layer.
+    several_keys : bool
+        True if a position may have several keys at once (tokens seen before, rules that hold).
+    fit_keys(tokens)
+        Keys of the fit split itself, where `prepare` counted something there: made without the
+        context's own fold, so that they are no better than on unseen text.
     prepare(tokens), state(), load_state(state)
         Corpus-level state, made from the fit split and saved with the labels.
     source()
@@ -54,6 +59,7 @@ class FunctionType(ABC):
     name: ClassVar[str]
     backs_off_to: ClassVar[str | None] = None
     looks_ahead: ClassVar[bool] = False
+    several_keys: ClassVar[bool] = False
 
     def prepare(self, tokens: Tokens) -> None:  # noqa: B027 - optional, not abstract
         """Make corpus-level state from the fit split.
@@ -75,9 +81,18 @@ class FunctionType(ABC):
     def keys(self, tokens: Tokens) -> Keys:
         """Key at every position, int64 [n_ctx, ctx_len]; -1 = no key.
 
-        Values at padded positions are ignored. Must not depend on later positions unless the
-        type declares `looks_ahead`.
+        With `several_keys`, int64 [n_ctx, ctx_len, m]: up to m distinct keys, -1 in the places
+        left. Values at padded positions are ignored. Must not depend on later positions unless
+        the type declares `looks_ahead`.
         """
+
+    def fit_keys(self, fit: Tokens) -> Keys:
+        """Keys of the fit split that `prepare` saw, shaped as those of `keys`.
+
+        Override where `prepare` learned from the fit split what the keys themselves depend on:
+        leave out each context's own fold (`fit.fold`).
+        """
+        return self.keys(fit)
 
     @abstractmethod
     def render(self, key: int) -> str:

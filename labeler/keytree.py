@@ -160,7 +160,7 @@ class KeyTree:
             except NotApplicableError as why:
                 tree.abstained[name] = str(why)
                 continue
-            keys = kind.keys(fit)
+            keys = kind.fit_keys(fit)
             usable = fit.valid & (keys >= 0)
             parent = nodes[parent_name] if parent_name else np.zeros(keys.shape, dtype=np.int32)
             usable &= parent >= 0
