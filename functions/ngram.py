@@ -63,7 +63,7 @@ class NGram(FunctionType):
         bad = np.zeros(digits.shape, dtype=bool)
         for back in range(self.order):
             shifted = np.full_like(digits, NO_KEY)
-            shifted[:, back:] = digits[:, : digits.shape[1] - back]
+            shifted[:, back:] = digits[:, : max(digits.shape[1] - back, 0)]
             bad |= shifted < 0
             out = out * base + shifted
         out[bad] = NO_KEY
@@ -109,7 +109,7 @@ class NGram(FunctionType):
             "    bad = np.zeros(digits.shape, dtype=bool)\n"
             f"    for back in range({self.order}):\n"
             "        shifted = np.full_like(digits, -1)\n"
-            "        shifted[:, back:] = digits[:, : digits.shape[1] - back]\n"
+            "        shifted[:, back:] = digits[:, : max(digits.shape[1] - back, 0)]\n"
             "        bad |= shifted < 0\n"
             f"        out = out * {base} + shifted\n"
             "    out[bad] = -1\n"

@@ -49,12 +49,9 @@ def export_source(
 def _plain(function: Callable[..., Any]) -> str:
     """Source of a function without docstring and annotations, which need imports."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    definition = tree.body[0]
-    assert isinstance(definition, ast.FunctionDef)
-    definition.decorator_list = []
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
-            node.returns = None
+            node.decorator_list, node.returns = [], None
             if ast.get_docstring(node) is not None:
                 node.body = node.body[1:] or [ast.Pass()]
         elif isinstance(node, ast.arg):
@@ -65,7 +62,7 @@ def _plain(function: Callable[..., Any]) -> str:
 
 
 class _Unannotate(ast.NodeTransformer):
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802 - ast's own naming
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         """``x: T = v`` becomes ``x = v``; a bare ``x: T`` goes."""
         if node.value is None:
             return ast.copy_location(ast.Pass(), node)

@@ -1,11 +1,11 @@
 """The topic of the document at the second level of its metadata."""
 
+from labeler.functions.metadata_topic import MetadataTopic
 from labeler.functions.registry import register
-from labeler.functions.topic_model import TopicModel
 
 
 @register
-class Subtopic(TopicModel):
+class Subtopic(MetadataTopic):
     """The topic at the second level, inferred from the tokens so far."""
 
     name = "subtopic"
