@@ -7,7 +7,7 @@ import polars as pl
 
 from labeler import __version__
 from labeler.errors import RunError
-from labeler.fit import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+from labeler.fitted import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
 from labeler.store import read_json, write_json
@@ -74,6 +74,21 @@ def read_heldout(out: Path, hookpoint: str) -> pl.DataFrame:
         raise RunError(f"{path}: cannot be read ({error}); run `labeler verify`") from error
 
 
+def triage_path(out: Path, hookpoint: str) -> Path:
+    """Where the triage of a hookpoint is kept."""
+    return out / "triage" / f"{hookpoint}.parquet"
+
+
+def read_triage(out: Path, hookpoint: str) -> dict[str, int]:
+    """Latents without a label, or with a weak one, by reason."""
+    path = triage_path(out, hookpoint)
+    try:
+        reasons = pl.read_parquet(path)["reason"]
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); run `labeler triage`") from error
+    return dict(sorted(reasons.value_counts().iter_rows()))
+
+
 def _hookpoint(run: Run, name: str) -> dict[str, Any]:
     counts = read_explained(run.out, name)
     rewritten = read_rewrite(run.out, name)
@@ -90,6 +105,7 @@ def _hookpoint(run: Run, name: str) -> dict[str, Any]:
         "explained": {level: value["share"] for level, value in shares["unlimited"].items()},
         "explained_interval": _intervals(shares["unlimited"]),
         "function_types": dict(sorted(kinds.value_counts().iter_rows())),
+        "triage": read_triage(run.out, name),
         **_rewritten(rewritten, shares),
     }
 

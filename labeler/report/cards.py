@@ -9,7 +9,7 @@ import polars as pl
 
 from labeler.errors import RunError
 from labeler.eval.heldout import HeldoutFirings
-from labeler.fit import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.labels import READABLE, LabelSet
 from labeler.report.contexts import Excerpt, Sample, excerpts, respond
 from labeler.report.glyphs import Segment, segments
@@ -38,20 +38,21 @@ class KeyRow(TypedDict):
 
     text: list[Segment]
     type: str
+    weight: float
+    """What the key adds to the prediction."""
     value: float
-    """Predicted activation."""
+    """Predicted activation at the key and the kept keys that it refines."""
     n: int
-    """Positions of the fit split at this key and at no finer key of the label."""
+    """Positions of the fit split at this key."""
     firings: int
     fires: bool
-    """Whether the prediction reaches the label's threshold; else it is an exception or a hint."""
+    """Whether `value` reaches the label's threshold; else it is an exception or a hint."""
 
 
 class Candidate(TypedDict):
     """A function type that came close to labeling a latent, and why it did not."""
 
     type: str
-    f1: float
     bits: float
     net_bits: float
     why: str
@@ -68,6 +69,8 @@ class Card(TypedDict):
     """None where nothing was scored."""
     function_type: str | None
     line: list[Segment]
+    weights: list[Segment]
+    """What the weights alone say; empty where they could not be read."""
     scores: Scores | None
     n_documents: int
     n_fit: int
@@ -126,7 +129,7 @@ def make_cards(
     ordered = sorted(set(latents))
     short = labels.entries.filter(
         (pl.col("budget") == READABLE) & pl.col("latent").is_in(ordered)
-    ).sort(pl.col("value") * pl.col("n"), descending=True, maintain_order=True)
+    ).sort(pl.col("weight").abs() * pl.col("n"), descending=True, maintain_order=True)
     shown: dict[int, list[Excerpt]] = {}
     if text is not None:
         sample, firings = text
@@ -164,6 +167,8 @@ def _card(
         live=None if scored is None else is_live(row["n_fit"], scored["n_heldout"]),
         function_type=row["function_type"] if labeled else None,
         line=segments(row["text"]),
+        # A latent too rare to fit has it in its line.
+        weights=segments(row.get("weights") or "") if row["status"] != "too_rare" else [],
         # Without a label the predictions are the mean, and their scores say nothing.
         scores=_scores(scored) if scored is not None and labeled else None,
         n_documents=n_documents,
@@ -207,7 +212,8 @@ def _heaviest(entries: pl.DataFrame, threshold: float) -> list[dict[str, Any]]:
 def _key_row(entry: Mapping[str, Any], threshold: float) -> KeyRow:
     return KeyRow(
         text=segments(entry["text"]),
-        type=entry["type"],
+        type=entry["level"],
+        weight=entry["weight"],
         value=entry["value"],
         n=entry["n"],
         firings=entry["firings"],
@@ -230,4 +236,4 @@ def _candidate(one: Mapping[str, Any], q: float) -> Candidate:
         why = f"saves {bits:,.0f} bits, as shifted activations do (q = {q:.2g})"
     else:
         why = "the type that won instead failed"
-    return Candidate(type=one["type"], f1=one["f1"], bits=bits, net_bits=net, why=why)
+    return Candidate(type=one["type"], bits=bits, net_bits=net, why=why)

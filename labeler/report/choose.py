@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from labeler.fit import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+from labeler.fitted import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 
 POOR = 0.3
 """Held-out F1 below which a label counts as poor."""

@@ -1,6 +1,7 @@
 """What the page says, as a plain dict: every number of it comes from here."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,16 +9,23 @@ import numpy as np
 import polars as pl
 
 from labeler import __version__
-from labeler.config import DEFAULT_FUNCTIONS, RunConfig
+from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, RunConfig
 from labeler.errors import RunError
 from labeler.eval.heldout import load_heldout_firings
-from labeler.fit import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.report.cards import Card, make_cards, read_scores
 from labeler.report.charts import BUDGETS, f1_panel, rewrite_chart, stacked_bars, tone
 from labeler.report.choose import cards_per_hookpoint, choose
 from labeler.report.contexts import Sample
+from labeler.report.unlabeled import (
+    Example,
+    pick_examples,
+    triage_run,
+    triage_section,
+    types_section,
+)
 from labeler.store import looks_local
 from labeler.summary import read_explained, read_rewrite
 
@@ -46,13 +54,15 @@ def report_content(run: Run) -> dict[str, Any]:
     sample: Sample | None = None
     labels: LabelSet | None = None
     layers = []
+    rewritten = {name: read_rewrite(run.out, name) for name in names}
+    triaged = triage_run(run)
+    examples = pick_examples(run, triaged)
     for name in names:
-        rewritten = read_rewrite(run.out, name)
         # Types and nodes are the run's, not the hookpoint's: read once, found once.
-        tree = labels.tree if labels else None
+        tree = labels.shared if labels else None
         labels = LabelSet.load(label_folder(run.out, name), tree)
-        sample = sample or Sample.take(heldout, labels.tree)
-        layers.append(_layer(run, name, labels, rewritten, sample, n_documents))
+        sample = sample or Sample.take(heldout, labels.shared)
+        layers.append(_layer(run, name, labels, rewritten[name], sample, n_documents, examples))
     any_labels = _loaded(labels)
     types = list(any_labels.manifest["types"])
     whole = read_rewrite(run.out, "all_layers") if len(names) > 1 else None
@@ -79,7 +89,13 @@ def report_content(run: Run) -> dict[str, Any]:
             if any(found.get(name) for found in counts.values())
         ],
         "bars": stacked_bars(counts, types),
+        "type_tables": types_section(run),
         "curve": rewrite_chart(series, WHOLE),
+        "triage": triage_section(
+            triaged,
+            examples,
+            {key: card for one in layers for key, card in one["examples"].items()},
+        ),
         "layers": layers,
         "tones": {name: tone(name, types) for name in types},
         "notes": {
@@ -107,6 +123,7 @@ def _layer(
     rewritten: dict[str, Any],
     sample: Sample,
     n_documents: int,
+    examples: Sequence[Example],
 ) -> dict[str, Any]:
     explained = read_explained(run.out, name)
     scores = read_scores(run.out, name)
@@ -118,9 +135,10 @@ def _layer(
     most = cards_per_hookpoint(len(run.hookpoints))
     choices = choose(labels.latents, scores, most, seed)
     firings = load_heldout_firings(run.cache, name, run.tokens)
+    mine = [one.latent for one in examples if one.hookpoint == name]
     cards = make_cards(
         labels,
-        [choice.latent for choice in choices],
+        [*(choice.latent for choice in choices), *mine],
         scores,
         n_documents=n_documents,
         text=(sample, firings),
@@ -135,8 +153,9 @@ def _layer(
         "panel": _panel(run.out, name, labels, explained["n_live"]),
         "cards": [
             {"why": choice.why, "reason": _reason(card), "card": card}
-            for choice, card in zip(choices, cards, strict=True)
+            for choice, card in zip(choices, cards[: len(choices)], strict=True)
         ],
+        "examples": {(name, card["latent"]): card for card in cards[len(choices) :]},
     }
 
 
@@ -262,9 +281,13 @@ def commands(run: Run, labels: LabelSet) -> list[str]:
     words += ["--ctx-len", str(config.ctx_len)]
     for name in config.hookpoints:
         words += ["--hookpoint", name]
-    functions = [*labels.manifest["functions"], *labels.manifest["abstained_types"]]
-    if set(functions) != set(DEFAULT_FUNCTIONS):
-        words += ["--functions", ",".join(functions)]
+    asked = labels.manifest["asked"]
+    if set(asked["functions"]) != set(DEFAULT_FUNCTIONS):
+        words += ["--functions", ",".join(asked["functions"])]
+    if set(asked["corrections"]) != set(CORRECTIONS):
+        words += ["--corrections", ",".join(asked["corrections"]) or "none"]
+    for plugin in run.plugins:
+        words += ["--plugin", str(plugin.path)]
     words += ["--rewrite-tokens", str(_rewrite_tokens(run)), "--seed", str(config.seed)]
     out = ["--out", str(run.out)]
     first = run.hookpoints[0]

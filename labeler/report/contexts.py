@@ -14,8 +14,9 @@ import polars as pl
 
 from labeler.arrays import Bools, Floats, Longs
 from labeler.eval.heldout import HeldoutFirings
-from labeler.keytree import KeyTree, Nodes
+from labeler.keytree import KeyTree
 from labeler.labels import READABLE, LabelSet
+from labeler.level import Nodes
 from labeler.report.glyphs import visible
 from labeler.tokens import Tokens
 
@@ -118,7 +119,9 @@ def respond(
 ) -> Responses:
     """True and predicted activations of ascending `latents` on the sample."""
     few = _only(labels, latents).predictor(READABLE)
-    predicted = few.at_nodes(sample.nodes).T
+    # Calls of earlier labels are the hookpoint's own: the other nodes are found once for all.
+    nodes = labels.tree.complete(sample.nodes)
+    predicted = few.at_nodes(nodes, sample.tokens.ids.size).T
     valid = sample.tokens.valid.ravel()
     called: Bools = (predicted >= few.threshold[:, None]) & valid
     return Responses(_true(firings, sample, latents), predicted, called)
