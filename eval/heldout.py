@@ -1,6 +1,6 @@
 """Scores of all labels on held-out documents at the natural base rate (design.md, 7.1)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +13,7 @@ from labeler.cache import LatentCache
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.eval.ranking import RankHistogram, ratio
 from labeler.labels import Budget, LabelSet
+from labeler.level import Nodes
 from labeler.threads import map_threads
 from labeler.tokens import HELDOUT, Tokens
 
@@ -156,16 +157,19 @@ def score_heldout(
     *,
     budgets: Sequence[Budget],
     seed: int = 0,
+    nodes: Mapping[str, Nodes] | None = None,
     advance: Callable[[float], None] = lambda n: None,
 ) -> list[HeldoutScores]:
     """Score every latent of a hookpoint under each budget.
 
+    `nodes` are those of the held-out text in the shared tree, where they are known already;
     `advance` is told the contexts done, for each budget.
     """
+    found = labels.tree.complete(labels.shared.find(heldout) if nodes is None else nodes)
     weights = document_weights(len(np.unique(heldout.doc)), seed)
 
     def score(budget: Budget) -> HeldoutScores:
-        sums, ranks = _sums(labels, heldout, firings, budget, advance)
+        sums, ranks = _sums(labels, heldout, firings, budget, found, advance)
         resampled = sums.resampled_f1(weights)
         low, high = interval(resampled)
         total = sums.total()
@@ -201,6 +205,7 @@ def _sums(
     heldout: Tokens,
     firings: HeldoutFirings,
     budget: Budget,
+    nodes: Mapping[str, Nodes],
     advance: Callable[[float], None],
 ) -> tuple[DocumentSums, RankHistogram]:
     documents, document = np.unique(heldout.doc, return_inverse=True)
@@ -209,7 +214,7 @@ def _sums(
     sums = {name: np.zeros(shape) for name in _SUMS}
     sums["n"] = np.bincount(document, weights=heldout.length)[:, None].astype(np.float64)
     ranks = RankHistogram.empty(labels.n_latents)
-    for span, predicted in predictor.iterate(heldout):
+    for span, predicted in predictor.iterate(heldout, nodes):
         begin, end = span.start * heldout.ctx_len, span.stop * heldout.ctx_len
         valid = heldout.valid[span].ravel()
         act = firings.dense(begin, end)[valid]

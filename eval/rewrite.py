@@ -16,6 +16,7 @@ from labeler.arrays import Doubles
 from labeler.coders import Coder
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.labels import Budget, LabelSet
+from labeler.level import Nodes
 from labeler.model import SubjectModel
 from labeler.threads import map_threads
 from labeler.tokens import Tokens
@@ -195,15 +196,22 @@ def _batches(
     for begin in range(0, heldout.n_ctx, BATCH):
         span = slice(begin, min(begin + BATCH, heldout.n_ctx))
         tokens = heldout.select(np.arange(span.start, span.stop))
-        found = map_threads(partial(_predict, labels, tokens), wanted)
+        # Hookpoints of one run share a tree: its nodes are looked up once for all of them.
+        shared = {id(one.shared): one.shared for one in labels.values()}
+        nodes = {number: tree.find(tokens) for number, tree in shared.items()}
+        found = map_threads(partial(_predict, labels, tokens, nodes), wanted)
         yield span, Batch(tokens, dict(zip(wanted, found, strict=True)))
 
 
 def _predict(
-    labels: Mapping[str, LabelSet], tokens: Tokens, which: tuple[str, Budget]
+    labels: Mapping[str, LabelSet],
+    tokens: Tokens,
+    nodes: Mapping[int, Mapping[str, Nodes]],
+    which: tuple[str, Budget],
 ) -> torch.Tensor:
     name, budget = which
-    dense = labels[name].predictor(budget).predict(tokens)
+    mine = labels[name].tree.complete(nodes[id(labels[name].shared)])
+    dense = labels[name].predictor(budget).predict(tokens, mine)
     return torch.from_numpy(dense.reshape(-1, dense.shape[-1]))
 
 

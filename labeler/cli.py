@@ -2,13 +2,19 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labeler.errors import LabelerError
+from labeler.cli_analysis import add_commands
+from labeler.cli_functions import functions_app
+from labeler.errors import LabelerError, OptionError
 from labeler.memory import keep_freed_memory
+
+if TYPE_CHECKING:
+    from labeler.plugins import Plugin
 
 # Read by OpenMP when torch is imported. Threads that spin at barriers make torch several times
 # slower as soon as anything else runs on the machine.
@@ -50,7 +56,18 @@ Hookpoints = Annotated[
 ]
 Functions = Annotated[
     str | None,
-    typer.Option(help="Function types, comma-separated. Default: all built-in ones."),
+    typer.Option(
+        help="Function types or refinements (unigram+topic), comma-separated; all = every one "
+        "there is. Default: those of `labeler functions` marked *, and the plug-ins'."
+    ),
+]
+Corrections = Annotated[
+    str | None,
+    typer.Option(help="Refinements that may correct whole tables, comma-separated, or none."),
+]
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file with function types of yours; repeat it."),
 ]
 Seed = Annotated[int, typer.Option(help="Of sampling, null and bootstrap.")]
 RewriteTokens = Annotated[int, typer.Option(help="Held-out tokens to measure cross-entropy on.")]
@@ -60,11 +77,37 @@ def _say(line: str) -> None:
     typer.echo(line)
 
 
-def _functions(names: str | None) -> list[str]:
+def _functions(names: str | None, plugins: "Sequence[Plugin]") -> list[str]:
     from labeler.config import DEFAULT_FUNCTIONS
+    from labeler.functions import function_types
+    from labeler.keytree import levels_of
+
+    mine = [kind.name for plugin in plugins for kind in plugin.types]
+    if names is None:
+        return [*DEFAULT_FUNCTIONS, *mine]
+    chosen = list(function_types()) if names.strip() == "all" else _split(names)
+    levels_of(chosen)  # an unknown name is refused before anything is made
+    return chosen
+
+
+def _corrections(names: str | None) -> list[str]:
+    from labeler.config import CORRECTIONS
+    from labeler.keytree import levels_of
+    from labeler.level import REFINES
 
     if names is None:
-        return list(DEFAULT_FUNCTIONS)
+        return list(CORRECTIONS)
+    chosen = [] if names.strip() == "none" else _split(names)
+    levels_of(chosen)
+    for name in chosen:
+        if REFINES not in name:
+            raise OptionError(
+                f"--corrections {name!r} is no refinement; write unigram{REFINES}{name}"
+            )
+    return chosen
+
+
+def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
 
@@ -87,17 +130,19 @@ def run_command(
     contexts_per_document: PerDocument = 8,
     hookpoint: Hookpoints = None,
     functions: Functions = None,
+    corrections: Corrections = None,
+    plugin: Plugins = None,
     rewrite_tokens: RewriteTokens = 65_536,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Do every step: cache, fit, verify, rewrite, report."""
     from labeler.config import RunConfig
-    from labeler.functions import with_back_off
+    from labeler.plugins import open_plugins, record_plugins
     from labeler.steps import run_all, start
 
-    names = _functions(functions)
-    with_back_off(names)  # an unknown name is refused before the cache is made
+    plugins = open_plugins(out, plugin or ())
+    names, further = _functions(functions, plugins), _corrections(corrections)
     config = RunConfig(
         model=model,
         coder=coder,
@@ -112,7 +157,9 @@ def run_command(
         hookpoints=tuple(hookpoint or ()),
         seed=seed,
     )
-    run_all(start(out, config, quiet=quiet), names, rewrite_tokens, _say)
+    config.save(out)  # refuses a folder of another run before its plug-ins are touched
+    record_plugins(out, plugins)
+    run_all(start(out, config, quiet=quiet), names, rewrite_tokens, _say, further)
 
 
 @app.command(
@@ -156,12 +203,22 @@ def cache_command(
 
 
 @app.command("fit", epilog="Example: labeler fit --out runs/mine --functions unigram,bigram")
-def fit_command(out: Out, functions: Functions = None, quiet: Quiet = False) -> None:
+def fit_command(
+    out: Out,
+    functions: Functions = None,
+    corrections: Corrections = None,
+    plugin: Plugins = None,
+    quiet: Quiet = False,
+) -> None:
     """Fit labels to a cached run."""
     from labeler.inputs import Run
+    from labeler.plugins import open_plugins, record_plugins
     from labeler.steps import fit
 
-    fit(Run(out, quiet=quiet), _functions(functions), _say)
+    plugins = open_plugins(out, plugin or ())
+    names, further = _functions(functions, plugins), _corrections(corrections)
+    record_plugins(out, plugins)
+    fit(Run(out, quiet=quiet), names, _say, further)
 
 
 @app.command("verify", epilog="Example: labeler verify --out runs/mine")
@@ -235,23 +292,16 @@ def export_command(
 ) -> None:
     """Print a label as Python that needs only numpy."""
     from labeler.hookpoints import parse_hookpoint
+    from labeler.inputs import Run
     from labeler.labels import LabelSet, label_folder
 
+    Run(out, quiet=True)  # loads the plug-ins that the labels were fitted with
     labels = LabelSet.load(label_folder(out, parse_hookpoint(hookpoint).name))
     typer.echo(labels.label(latent).source(budget))
 
 
-@app.command("functions", epilog="Example: labeler functions")
-def functions_command() -> None:
-    """List the function types there are."""
-    from labeler.functions import function_types, with_back_off
-
-    known = function_types()
-    for name in with_back_off(known):
-        kind = known[name]
-        back_off = f" -> {kind.backs_off_to}" if kind.backs_off_to else ""
-        summary = (kind.__doc__ or "").strip().split("\n")[0]
-        typer.echo(f"{name + back_off:26}{summary}")
+add_commands(app)
+app.add_typer(functions_app, name="functions")
 
 
 def main() -> None:

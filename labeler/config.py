@@ -10,16 +10,60 @@ from labeler.store import read_json, write_json
 
 FORMAT = 1
 
-DEFAULT_FUNCTIONS = (
-    "unigram",
-    "bigram",
-    "trigram",
-    "fourgram",
-    "previous_token",
-    "topic",
-    "subtopic",
+FAMILIES = {
+    "n-grams": (
+        "unigram",
+        "bigram",
+        "trigram",
+        "fourgram",
+        "previous_token",
+    ),
+    "gaps": ("gap_bigram", "gap_trigram", "token_2_back", "token_3_back"),
+    "words": (
+        "word",
+        "previous_word",
+        "suffix",
+        "prefix",
+        "shape",
+        "digits",
+        "punctuation",
+        "white_space",
+        "word_length",
+    ),
+    "structure": (
+        "position",
+        "sentence_position",
+        "line_position",
+        "first_token",
+        "first_sentence",
+        "inside_quotes",
+        "brackets",
+        "code",
+        "indentation",
+    ),
+    "memory": ("seen_before", "induction", "sequence", "counting"),
+    "topics": ("topic", "subtopic", "learned_topic", "context_class", "context_class_fast"),
+    "output side": ("expected_token", "expected_class", "next_token"),
+    "calls": ("calls",),
+}
+"""Function types fitted unless --functions says otherwise, by family."""
+
+DEFAULT_FUNCTIONS = tuple(name for family in FAMILIES.values() for name in family)
+
+CORRECTIONS = (
+    "unigram+topic",
+    "unigram+subtopic",
+    "unigram+learned_topic",
+    "unigram+context_class",
+    "unigram+context_class_fast",
+    "unigram+expected_token",
+    "unigram+expected_class",
+    "unigram+induction",
+    "unigram+sentence_position",
+    "unigram+brackets",
+    "bigram+context_class",
 )
-"""Function types fitted unless --functions says otherwise."""
+"""Refinements that may correct whole tables, unless --corrections says otherwise."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from labeler.arrays import Doubles, Floats
-from labeler.rowsums import Chunk
+from labeler.arrays import Bools, Doubles, Floats
 
 BINS_PER_OCTAVE = 6
 """Thresholds tried per doubling of the predicted activation."""
@@ -34,47 +33,23 @@ class FiringCurve:
     firings: Doubles
 
     @classmethod
-    def empty(cls, mean_act: Doubles) -> "FiringCurve":
-        """No positions yet."""
-        shape = (N_BINS, len(mean_act))
-        return cls(mean_act.astype(np.float32), np.zeros(shape), np.zeros(shape))
-
-    @classmethod
-    def at_base_rate(
-        cls, mean: Floats, n_fold: Doubles, count: Doubles, mean_act: Doubles
-    ) -> "FiringCurve":
-        """Every position at its fold's base rate, [n_folds, n_latents]."""
-        curve = cls.empty(mean_act)
-        bins = bin_of(mean, curve.scale)
-        column = np.arange(mean.shape[1])
-        for fold, row in enumerate(bins):
-            curve.positions[row, column] += n_fold[fold]
-            curve.firings[row, column] += count[fold]
-        return curve
-
-    def plus(self, other: "FiringCurve") -> "FiringCurve":
-        """Sum of two curves of the same latents."""
-        return FiringCurve(
-            self.scale, self.positions + other.positions, self.firings + other.firings
-        )
-
-    def move(self, chunk: Chunk, before: Floats, after: Floats) -> None:
-        """Move a chunk's positions from one prediction to another, float32 [n, n_latents]."""
-        width = len(self.scale)
-        count = np.zeros(before.size, dtype=np.float32)
-        count[chunk.cell] = chunk.count_in
-        floor = self.scale * np.float32(_LOWEST)
-        # Most cells predict next to nothing before and after: they stay in bin 0.
-        cell = np.flatnonzero((before > floor) | (after > floor))
-        row, column = np.divmod(cell, width)
-        scale = self.scale[column]
-        n, fired = chunk.n_in[row, 0], count[cell]
-        for values, sign in ((before, -1.0), (after, 1.0)):
-            where = bin_of(values.reshape(-1)[cell], scale).astype(np.int64) * width + column
-            size = N_BINS * width
-            shape = self.positions.shape
-            self.positions[:] += sign * np.bincount(where, n, size).reshape(shape)
-            self.firings[:] += sign * np.bincount(where, fired, size).reshape(shape)
+    def of(cls, predicted: Floats, fires: Bools, mean_act: Doubles) -> "FiringCurve":
+        """Curve of predictions and firings, both [n_positions, n_latents]."""
+        scale = mean_act.astype(np.float32)
+        width = predicted.shape[1]
+        bins = np.zeros(predicted.shape, dtype=np.int16)
+        # Most cells predict next to nothing: they stay in bin 0.
+        cell = np.flatnonzero(predicted > scale * np.float32(_LOWEST))
+        column = cell % width
+        bins.reshape(-1)[cell] = bin_of(predicted.reshape(-1)[cell], scale[column])
+        size = N_BINS * width
+        high = bins.reshape(-1)[cell].astype(np.int64) * width + column
+        positions = np.bincount(high, minlength=size).reshape(N_BINS, width).astype(np.float64)
+        positions[0] += len(predicted) - positions.sum(axis=0)
+        row, column = np.nonzero(fires)
+        hit = bins[row, column].astype(np.int64) * width + column
+        firings = np.bincount(hit, minlength=size).reshape(N_BINS, width).astype(np.float64)
+        return cls(scale, positions, firings)
 
     def best(self) -> tuple[Doubles, Doubles]:
         """Highest F1 over thresholds, and the threshold on the activation, each [n_latents].

@@ -1,13 +1,12 @@
 """Candidate entries of short labels: (latent, node) pairs with their sums."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 
 from labeler.arrays import Floats
-from labeler.keytree import Level
 from labeler.rowsums import Chunk
 
 
@@ -20,13 +19,15 @@ class Entries:
     latent : int32 [n]
         Latent, counted from the first of its block.
     level : int32 [n]
-        Index of the level in its chain, 0 = coarsest.
+        Index of the level in the tree.
     node : int32 [n]
         Node of that level.
     n, count, total : float32 [n]
         Positions of the fit split at the node, firings there, sum of acts there.
+    gain : float32 [n]
+        Squared error saved out of fold, against what the level backs off to.
     trust : float32 [n]
-        Error saved out of fold over error saved in sample, against the parent: 0 to 1.
+        The same over the error saved in sample: 0 to 1.
     """
 
     latent: npt.NDArray[np.int32]
@@ -35,6 +36,7 @@ class Entries:
     n: Floats
     count: Floats
     total: Floats
+    gain: Floats
     trust: Floats
 
     def __len__(self) -> int:
@@ -45,7 +47,7 @@ class Entries:
     def none(cls) -> "Entries":
         """No entries."""
         i, f = np.zeros(0, dtype=np.int32), np.zeros(0, dtype=np.float32)
-        return cls(i, i, i, f, f, f, f)
+        return cls(i, i, i, f, f, f, f, f)
 
     @classmethod
     def join(cls, parts: Sequence["Entries"]) -> "Entries":
@@ -62,6 +64,7 @@ class Entries:
     def worth(
         cls,
         chunk: Chunk,
+        level: int,
         nodes: npt.NDArray[np.int32],
         n_total: npt.NDArray[np.int64],
         error_gain: Floats,
@@ -73,66 +76,15 @@ class Entries:
         node = nodes[row]
         n = n_total[node].astype(np.float32)
         total = chunk.node_sum[row, latent]
-        in_sample = n * (total / n - parent_mean[chunk.first[row], latent]) ** 2
+        in_sample = n * (total / n - parent_mean[chunk.plan.first[row], latent]) ** 2
+        gain = error_gain[row, latent]
         return cls(
             latent=latent.astype(np.int32),
-            level=np.zeros(len(node), dtype=np.int32),
+            level=np.full(len(node), level, dtype=np.int32),
             node=node,
             n=n,
             count=chunk.node_count[row, latent],
             total=total,
-            trust=np.clip(error_gain[row, latent] / np.maximum(in_sample, 1e-12), 0, 1),
+            gain=gain,
+            trust=np.clip(gain / np.maximum(in_sample, 1e-12), 0, 1),
         )
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """The entries that compete for a place, with the way up to coarser entries.
-
-    Attributes
-    ----------
-    entries : Entries
-        Sorted by latent; `level` counts along one chain of types.
-    above : int32 [n_levels - 1, n]
-        Index of the entry one, two, ... levels up at the same positions; -1 where it is no
-        candidate.
-    """
-
-    entries: Entries
-    above: npt.NDArray[np.int32]
-
-    @classmethod
-    def make(cls, per_level: list[Entries], levels: list[Level]) -> "Pool":
-        """Link the candidates of a chain's levels, coarsest first."""
-        entries = Entries.join(
-            [
-                replace(e, level=np.full(len(e), depth, dtype=np.int32))
-                for depth, e in enumerate(per_level)
-            ]
-        )
-        entries = entries.take(np.lexsort((entries.node, entries.level, entries.latent)))
-        width = max((level.n_nodes for level in levels), default=1)
-        stride = len(levels) * width
-
-        def code(
-            latent: npt.NDArray[np.integer],
-            level: npt.NDArray[np.integer],
-            node: npt.NDArray[np.integer],
-        ) -> npt.NDArray[np.int64]:
-            return latent.astype(np.int64) * stride + level.astype(np.int64) * width + node
-
-        own = code(entries.latent, entries.level, entries.node)
-        above = np.full((max(len(levels) - 1, 0), len(entries)), -1, dtype=np.int32)
-        node, level = entries.node.copy(), entries.level.copy()
-        for step in range(len(levels) - 1):
-            up = np.flatnonzero(level > 0)
-            for depth in range(1, len(levels)):
-                at = up[level[up] == depth]
-                node[at] = levels[depth].parent[node[at]]
-            level[up] -= 1
-            wanted = code(entries.latent[up], level[up], node[up])
-            found = np.searchsorted(own, wanted)
-            found[found == len(own)] = 0
-            above[step, up] = np.where(own[found] == wanted, found, -1)
-            level[np.setdiff1d(np.arange(len(level)), up, assume_unique=True)] = 0
-        return cls(entries, above)

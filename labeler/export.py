@@ -21,18 +21,21 @@ def predict(ids):
     """Predicted activation of every token, float32 [n_ctx, ctx_len]."""
     ids = np.asarray(ids)
     out = np.full(ids.shape, DEFAULT, dtype=np.float32)
+    keys = {name: function(ids) for name, function in KEYS.items()}
     node = {}
-    for name, parent in CHAIN:
-        keys = KEYS[name](ids)
-        table = TABLES[name]
-        path = node[parent] if parent else np.zeros(ids.shape, dtype=np.int64)
-        here = np.full(ids.shape, -1, dtype=np.int64)
-        for (above, key), (number, added) in table.items():
-            at = (path == above) & (keys == key)
-            here[at] = number
-            out[at] += np.float32(added)
-        node[name] = here
-    return out
+    for level, parent, name in LEVELS:
+        # One column per key that a position may have.
+        found = keys[name].reshape(*ids.shape, -1)
+        path = node[parent] if parent else np.zeros((*ids.shape, 1), dtype=np.int64)
+        here = np.full(found.shape, -1, dtype=np.int64)
+        more = np.zeros(found.shape, dtype=np.float32)
+        for (above, key), (number, added) in TABLES[level].items():
+            at = (path == above) & (found == key)
+            here[at], more[at] = number, added
+        for place in range(found.shape[-1]):
+            out += more[..., place]
+        node[level] = here
+    return np.maximum(out, 0)
 
 
 def fires(ids):
@@ -59,24 +62,26 @@ def label_source(labels: "LabelSet", latent: int, budget: "Budget") -> str:
     predictor = labels.predictor(budget)
     tree = labels.tree
     mine = labels.entries.filter((pl.col("budget") == budget) & (pl.col("latent") == latent))
-    used = {up for name in mine["type"].unique() for up in tree.chain(name)}
+    used = {up for name in mine["level"].unique() for up in tree.chain(name)}
     chain = [name for name in tree.levels if name in used]
     # Every node on the way to a kept one, children before parents, so that paths can be followed.
     wanted: dict[str, set[int]] = {
-        name: set(mine.filter(pl.col("type") == name)["node"].to_list()) for name in chain
+        name: set(mine.filter(pl.col("level") == name)["node"].to_list()) for name in chain
     }
     for name in reversed(chain):
         parent = tree.levels[name].parent_name
         if parent is not None:
             parents = tree.levels[name].parent
             wanted[parent] |= {int(parents[node]) for node in wanted[name]}
-    functions, tables = [], []
-    for name in chain:
+    types = list(dict.fromkeys(tree.levels[name].type_name for name in chain))
+    functions = []
+    for name in types:
         source = tree.types[name].source()
         if source is None:
             raise LabelError(f"function type {name!r} has no source(); its labels stay in labeler")
         functions.append(source)
-        tables.append(_table(labels, budget, latent, name, sorted(wanted[name])))
+    tables = [_table(labels, budget, latent, name, sorted(wanted[name])) for name in chain]
+    triples = [(name, tree.levels[name].parent_name, tree.levels[name].type_name) for name in chain]
     title = f"{labels.hookpoint} latent {latent}: {label.text}".replace("\\", "\\\\")
     title = title.replace('"""', "'''")
     return "\n\n".join(
@@ -86,11 +91,12 @@ def label_source(labels: "LabelSet", latent: int, budget: "Budget") -> str:
             *functions,
             f"DEFAULT = {float(predictor.default[latent])!r}\n"
             f"THRESHOLD = {float(predictor.threshold[latent])!r}\n".replace("inf", 'float("inf")')
-            + f"CHAIN = {[(name, tree.levels[name].parent_name) for name in chain]!r}\n"
+            + "# level, the level it refines, the function whose keys it has\n"
+            + f"LEVELS = {triples!r}\n"
             + "KEYS = {"
-            + ", ".join(f"{name!r}: keys_{name}" for name in chain)
+            + ", ".join(f"{name!r}: keys_{name}" for name in types)
             + "}\n"
-            + "# type -> (parent node, key) -> (node, what it adds to the prediction)\n"
+            + "# level -> (parent node, key) -> (node, what it adds to the prediction)\n"
             + "TABLES = {\n"
             + "".join(tables)
             + "}",
@@ -101,7 +107,7 @@ def label_source(labels: "LabelSet", latent: int, budget: "Budget") -> str:
 
 def _table(labels: "LabelSet", budget: "Budget", latent: int, name: str, nodes: list[int]) -> str:
     level = labels.tree.levels[name]
-    table = labels.predictor(budget).tables.get(name)
+    table = labels.predictor(budget).extra.get(name)
     lines = [f"    {name!r}: {{\n"]
     keys, parents = level.key, level.parent
     for node in nodes:
@@ -111,7 +117,7 @@ def _table(labels: "LabelSet", budget: "Budget", latent: int, name: str, nodes: 
             hit = np.flatnonzero(table.latent[span] == latent)
             if len(hit):
                 added = float(np.float32(table.value[span][hit[0]]))
-        shown = labels.tree.types[name].render(int(keys[node])).replace("\n", " ")
+        shown = labels.tree.text(name, node).replace("\n", " ")
         lines.append(
             f"        ({int(parents[node])}, {int(keys[node])}): ({node}, {added!r}),  # {shown}\n"
         )

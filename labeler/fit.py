@@ -3,15 +3,26 @@
 `fit_hookpoint` is the driver; its steps are the functions below it, in order.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.arrays import Bools, Doubles, Longs
-from labeler.entries import Pool
+from labeler.arrays import Bools, Doubles
+from labeler.corrections import (
+    Correction,
+    Fitted,
+    Residuals,
+    join_fitted,
+    pick_corrections,
+)
+from labeler.curves import FiringCurve
+from labeler.entries import Entries
+from labeler.fitted import BUDGETS, MIN_FIT_FIRINGS, HookpointFit
 from labeler.keytree import KeyTree
+from labeler.material import Material
 from labeler.null import (
     benjamini_hochberg,
     dispersion,
@@ -19,99 +30,22 @@ from labeler.null import (
     shift_firings,
     shifted_positions,
 )
+from labeler.pick import pick_runs, pick_type
 from labeler.scores import BlockScorer, LevelScore, Shrinkage, fit_shrinkage
 from labeler.select import choose
-from labeler.short import ShortLabels, best_family, join_short
+from labeler.short import ShortLabels, join_short, short_labels
 from labeler.statistics import LatentFirings, Rows
 from labeler.threads import map_threads
 from labeler.tokens import Tokens
 
-BUDGETS = (16, 100)
-"""Key budgets of short labels; the third budget, unlimited, keeps every key."""
-
 BLOCK = 64
 """Latents scored at once: the arrays of a block stay below 200 MB at 10^6 tokens."""
 
-PARSIMONY = 0.05
-"""A simpler type wins when its net bits are within this share of the best type's."""
-
-SLACK = 0.01
-"""Share of the error that a latent may lose by running on the finest type of its family."""
-
-FDR = 0.01
-"""False-discovery rate at which a latent is labeled rather than left unexplained."""
-
-MIN_FIT_FIRINGS = 30
-"""Latents with fewer firings in the fit split are not fitted (design.md, live latent)."""
-
-MIN_HELDOUT_FIRINGS = 5
-"""Latents with fewer firings in the held-out split cannot be scored (design.md, live latent)."""
-
 _SHRINKAGE_LATENTS = 64
+_CORRECTION_LATENTS = 64
 _NULL_LATENTS = 512
 _NULL_DRAWS = 500
 """Of which the largest tenth tells the tail's scale to a seventh."""
-
-
-@dataclass(frozen=True, eq=False)
-class HookpointFit:
-    """Everything fitted for a range of latents of one hookpoint.
-
-    Attributes
-    ----------
-    types : list of str
-        Function types scored, in tree order; the first axis of the arrays below.
-    shrinkage : dict of str to Shrinkage
-    n_positions : int
-        Positions of the fit split.
-    count, mean, mean_act, sst : float64 [n_latents]
-        Firings, mean activation over all positions, mean where it fires, total sum of squares.
-    r2, bits, net_bits, f1, threshold : float64 [n_types, n_latents]
-        Out-of-fold R2, bits saved, bits saved less the cost to state the paying keys, F1 at the
-        best threshold, and that threshold.
-    n_paying : int64 [n_types, n_latents]
-        Keys that save more than they cost.
-    winner : int64 [n_latents]
-        Index of the winning type by net bits and parsimony.
-    runs : int64 [n_latents]
-        Index of the type whose whole table runs at the unlimited budget.
-    p, q : float64 [n_latents]
-        Against the shifted null, and adjusted; 1 where not fitted.
-    short : dict of int to ShortLabels
-        By budget.
-    """
-
-    types: list[str]
-    shrinkage: dict[str, Shrinkage]
-    n_positions: int
-    count: Doubles
-    mean: Doubles
-    mean_act: Doubles
-    sst: Doubles
-    r2: Doubles
-    bits: Doubles
-    net_bits: Doubles
-    f1: Doubles
-    threshold: Doubles
-    n_paying: npt.NDArray[np.int64]
-    winner: npt.NDArray[np.int64]
-    runs: npt.NDArray[np.int64]
-    p: Doubles
-    q: Doubles
-    short: dict[int, ShortLabels]
-
-    @property
-    def fitted(self) -> npt.NDArray[np.bool_]:
-        """Latents with enough firings to fit, bool [n_latents]."""
-        return self.count >= MIN_FIT_FIRINGS
-
-    @property
-    def labeled(self) -> npt.NDArray[np.bool_]:
-        """Latents with a label that beats the null at the false-discovery rate."""
-        best = np.take_along_axis(self.net_bits, self.winner[None], axis=0)[0]
-        saves = (best > 0) & (self.bits.max(axis=0) > 0)
-        labeled: Bools = self.fitted & (self.q <= FDR) & saves
-        return labeled
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,12 +53,15 @@ class _Block:
     scorer: BlockScorer
     scores: dict[str, LevelScore]
     short: dict[int, ShortLabels]
+    runs: npt.NDArray[np.int64]
+    extra: list[Fitted]
+    error: Doubles
+    threshold: Doubles
+    f1: Doubles
 
 
 def fit_hookpoint(
-    tree: KeyTree,
-    rows: Mapping[str, Rows],
-    fit: Tokens,
+    made: Material,
     firings: LatentFirings,
     *,
     seed: int = 0,
@@ -134,12 +71,7 @@ def fit_hookpoint(
 
     Parameters
     ----------
-    tree : KeyTree
-        Of the fit split.
-    rows : dict of str to Rows
-        From `make_rows`.
-    fit : Tokens
-        The fit split.
+    made : Material
     firings : LatentFirings
         Of the range, on the fit split.
     seed : int
@@ -147,7 +79,9 @@ def fit_hookpoint(
     advance : callable
         Told each share of the work as it is done; the shares add up to 1.
     """
+    tree, rows, fit = made.scored, made.rows, made.fit
     shrinkage = _shrinkage(tree, rows, fit, _sample(firings, _SHRINKAGE_LATENTS, seed))
+    corrections = _corrections(made, shrinkage, _sample(firings, _CORRECTION_LATENTS, seed + 1))
     blocks = list(firings.blocks(BLOCK))
     null_sample = _sample(firings, _NULL_LATENTS, seed + 1)
     n_shifts = max(1, -(-_NULL_DRAWS // max(null_sample.n_latents, 1)))
@@ -160,7 +94,7 @@ def fit_hookpoint(
     share = 1 / max(len(blocks) + len(null_blocks), 1)
 
     def real(block: LatentFirings) -> _Block:
-        result = _fit_block(tree, rows, fit, block, shrinkage)
+        result = _fit_block(made, block, shrinkage, corrections)
         advance(share)
         return result
 
@@ -173,7 +107,52 @@ def fit_hookpoint(
     done = map_threads(real, blocks)
     # Empty where no latent is fitted.
     drawn = np.concatenate([np.zeros(0), *map_threads(null, null_blocks)])
-    return _assemble(tree, fit, firings, shrinkage, done, drawn)
+    return _assemble(made, firings, shrinkage, corrections, done, drawn)
+
+
+def _corrections(
+    made: Material, shrinkage: Mapping[str, Shrinkage], sample: LatentFirings
+) -> list[Correction]:
+    """Which levels correct the whole tables of a hookpoint, by the residuals of a sample."""
+    if not made.members or not sample.n_latents:
+        return []
+    scorer = BlockScorer(made.scored, made.rows, made.fit, sample)
+    scores = dict(scorer.scores(shrinkage))
+    runs = pick_runs(made.scored, list(scores), np.stack([one.sse for one in scores.values()]))
+    residuals = _residuals(made, scorer, scores, runs, sample)
+    return pick_corrections(made.members, residuals)
+
+
+def _residuals(
+    made: Material,
+    scorer: BlockScorer,
+    scores: Mapping[str, LevelScore],
+    runs: npt.NDArray[np.int64],
+    block: LatentFirings,
+) -> Residuals:
+    """What the whole tables of a block leave over, out of fold."""
+    fit = made.fit
+    fold = np.repeat(fit.fold, fit.ctx_len)
+    left = np.empty((fit.ids.size, block.n_latents), dtype=np.float32)
+    types = list(scores)
+    for end in np.unique(runs):
+        mine = np.flatnonzero(runs == end)
+        every = len(mine) == len(runs)
+        for name, at in made.deepest(types[end]).items():
+            # A slice at a time: what is gathered stays in the processor's cache.
+            for part in np.array_split(at, max(1, len(at) >> 12)):
+                if name is None:
+                    found = scorer.base.mean[fold[part]]
+                else:
+                    found = scores[name].mean[made.rows[name].of_position[part, 0]]
+                if every:
+                    np.negative(found, out=found)
+                    left[part] = found
+                else:
+                    left[part[:, None], mine] = -found[:, mine]
+    left[~fit.valid.ravel()] = 0
+    left[block.position, block.column] += block.act
+    return Residuals(left, fit.n_positions)
 
 
 def _shrinkage(
@@ -200,64 +179,85 @@ def _sample(firings: LatentFirings, n: int, seed: int) -> LatentFirings:
 
 
 def _fit_block(
-    tree: KeyTree,
-    rows: Mapping[str, Rows],
-    fit: Tokens,
+    made: Material,
     block: LatentFirings,
     shrinkage: Mapping[str, Shrinkage],
+    corrections: Sequence[Correction],
 ) -> _Block:
-    scorer = BlockScorer(tree, rows, fit, block)
+    scorer = BlockScorer(made.scored, made.rows, made.fit, block)
     scores = dict(scorer.scores(shrinkage))
-    totals, counts = scorer.total.sum(axis=0), scorer.count.sum(axis=0)
-    short = {}
-    families = tree.leaves
-    pools = {}
-    for family in families:
-        chain = tree.chain(family)
-        pools[family] = Pool.make(
-            [scores[name].entries for name in chain], [tree.levels[name] for name in chain]
+    types = list(scores)
+    runs = pick_runs(made.scored, types, np.stack([one.sse for one in scores.values()]))
+    acts = made.sample.acts(block)
+    short = _short(made, scorer, scores, block, acts > 0)
+    residuals = _residuals(made, scorer, scores, runs, block)
+    # The means and entries have served; the rest is small.
+    scores = {name: one.without_tables() for name, one in scores.items()}
+    extra = [residuals.fit(made.members[one.level], one.shrinkage) for one in corrections]
+    acts -= residuals.left[made.sample.position]
+    fires = made.sample.acts(block) > 0
+    f1, threshold = FiringCurve.of(acts, fires, scorer.mean_act).best()
+    return _Block(scorer, scores, short, runs, extra, residuals.error, threshold, f1)
+
+
+def _short(
+    made: Material,
+    scorer: BlockScorer,
+    scores: Mapping[str, LevelScore],
+    block: LatentFirings,
+    fires: Bools,
+) -> dict[int, ShortLabels]:
+    """Short labels of a block under every budget."""
+    tree, fit = made.scored, made.fit
+    causal = [name for name in tree.levels if not tree.looks_ahead(name)]
+    totals = scorer.total.sum(axis=0)
+    chosen = choose(
+        tree,
+        made.overlaps,
+        Entries.join([scores[name].entries for name in causal]),
+        max(BUDGETS),
+        fit.n_positions,
+        totals,
+        {name: scorer.worth(len(made.rows[name].alive)) for name in tree.levels},
+    )
+    return {
+        budget: short_labels(
+            tree,
+            chosen,
+            budget,
+            block.first,
+            totals / fit.n_positions,
+            scorer.mean_act,
+            fit.n_positions,
+            made.sample,
+            fires,
         )
-    for budget in BUDGETS:
-        chosen = {
-            family: choose(
-                pools[family],
-                budget,
-                fit.n_positions,
-                totals,
-                counts,
-                shrinkage[tree.chain(family)[0]].mean,
-                scorer.worth(len(rows[tree.chain(family)[0]].alive)),
-            )
-            for family in families
-        }
-        short[budget] = best_family(tree, chosen, block.first, scorer.mean_act)
-    # The entries have served; the rest is small.
-    return _Block(scorer, scores, short)
+        for budget in BUDGETS
+    }
 
 
 def _assemble(
-    tree: KeyTree,
-    fit: Tokens,
+    made: Material,
     firings: LatentFirings,
     shrinkage: dict[str, Shrinkage],
+    corrections: list[Correction],
     blocks: list[_Block],
     null: Doubles,
 ) -> HookpointFit:
-    types = list(tree.levels)
+    types, fit = list(made.scored.levels), made.fit
 
-    def per_latent(get: Callable[[BlockScorer], Doubles]) -> Doubles:
-        return np.concatenate([get(block.scorer) for block in blocks])
+    def per_latent(get: Callable[[_Block], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        return np.concatenate([get(block) for block in blocks])
 
     def per_type(get: Callable[[LevelScore], Doubles]) -> Doubles:
         return np.stack(
             [np.concatenate([get(block.scores[name]) for block in blocks]) for name in types]
         )
 
-    count = per_latent(lambda s: s.count.sum(axis=0))
-    sst = per_latent(lambda s: s.sst)
+    count = per_latent(lambda b: b.scorer.count.sum(axis=0))
+    sst = per_latent(lambda b: b.scorer.sst)
     bits = per_type(lambda s: s.bits)
     net_bits = per_type(lambda s: s.net_bits)
-    sse = per_type(lambda s: s.sse)
     fitted = count >= MIN_FIT_FIRINGS
     p = np.ones(len(count))
     if fitted.any():
@@ -266,52 +266,30 @@ def _assemble(
         p[fitted] = p_values(strength[fitted], null)
     q = np.ones(len(count))
     q[fitted] = benjamini_hochberg(p[fitted])
+    firsts = [block.scorer.firings.first for block in blocks]
     return HookpointFit(
         types=types,
         shrinkage=shrinkage,
         n_positions=fit.n_positions,
         count=count,
-        mean=per_latent(lambda s: s.total.sum(axis=0)) / fit.n_positions,
-        mean_act=per_latent(lambda s: s.mean_act),
+        mean=per_latent(lambda b: b.scorer.total.sum(axis=0)) / fit.n_positions,
+        mean_act=per_latent(lambda b: b.scorer.mean_act),
         sst=sst,
-        r2=1 - sse / np.maximum(sst, 1e-12),
+        r2=1 - per_type(lambda s: s.sse) / np.maximum(sst, 1e-12),
+        r2_whole=1 - per_latent(lambda b: b.error) / np.maximum(sst, 1e-12),
         bits=bits,
         net_bits=net_bits,
-        f1=per_type(lambda s: s.firing.best()[0]),
-        threshold=per_type(lambda s: s.firing.best()[1]),
         n_paying=per_type(lambda s: s.n_paying.astype(np.float64)).astype(np.int64),
-        winner=pick_type(tree, types, net_bits),
-        runs=pick_runs(tree, types, sse),
+        winner=pick_type(made.scored, types, net_bits),
+        runs=per_latent(lambda b: b.runs),
+        threshold=per_latent(lambda b: b.threshold),
+        f1=per_latent(lambda b: b.f1),
         p=p,
         q=q,
         short={budget: join_short([block.short[budget] for block in blocks]) for budget in BUDGETS},
+        corrections=corrections,
+        extra=[
+            join_fitted([block.extra[index] for block in blocks], firsts)
+            for index in range(len(corrections))
+        ],
     )
-
-
-def pick_type(tree: KeyTree, types: list[str], net_bits: Doubles) -> npt.NDArray[np.int64]:
-    """Index of the winning type per latent, from net bits [n_types, n_latents].
-
-    Among the types within PARSIMONY of the best, the one with the shortest chain of back-off;
-    among those, the one with the most net bits.
-    """
-    depth = np.array([len(tree.chain(name)) for name in types])
-    close = net_bits >= (1 - PARSIMONY) * net_bits.max(axis=0)
-    simplest = np.where(close, depth[:, None], depth.max() + 1).min(axis=0)
-    allowed = close & (depth[:, None] == simplest)
-    winner: Longs = np.where(allowed, net_bits, -np.inf).argmax(axis=0)
-    return winner
-
-
-def pick_runs(tree: KeyTree, types: list[str], sse: Doubles) -> npt.NDArray[np.int64]:
-    """Index of the type whose whole table runs, from out-of-fold error [n_types, n_latents].
-
-    The type with the least error, or the finest type of its family where that costs at most
-    SLACK of it: latents that run on the same tables are predicted together.
-    """
-    best: Longs = sse.argmin(axis=0)
-    least = sse[best, np.arange(sse.shape[1])]
-    for leaf in tree.leaves:
-        index = types.index(leaf)
-        family = np.isin(best, [types.index(name) for name in tree.chain(leaf)])
-        best[family & (sse[index] <= (1 + SLACK) * least)] = index
-    return best

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from labeler.config import RunConfig
 from labeler.hookpoints import parse_hookpoint
+from labeler.plugins import load_recorded
 from labeler.tokens import Tokens
 
 if TYPE_CHECKING:
@@ -24,11 +25,19 @@ class Run:
     config : RunConfig
     quiet : bool
         Whether steps show no progress.
+    plugins : tuple of Plugin
+        Plug-in files that its labels were fitted with, loaded.
+
+    Raises
+    ------
+    RunError
+        If it is no run folder, or one of its plug-ins is missing or has changed.
     """
 
     def __init__(self, out: Path, config: RunConfig | None = None, *, quiet: bool = False) -> None:
         self.out, self.quiet = out, quiet
         self.config = config or RunConfig.load(out)
+        self.plugins = load_recorded(out)
 
     @cached_property
     def model(self) -> "SubjectModel":

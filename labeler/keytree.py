@@ -3,10 +3,12 @@
 A *node* of a type is a (parent node, key) pair seen in the fit split; a type that backs off to
 nothing has the root as parent. Nodes are numbered from 0 in order of (parent node, key), so the
 children of a node are neighbours.
+
+A *level* is the nodes of one type, or of a refinement written ``unigram+topic``: the keys of the
+last type under the nodes of what stands before it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -14,89 +16,39 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from labeler.errors import LabelError, NotApplicableError
-from labeler.functions import FunctionType, get_function_type, with_back_off
+from labeler.errors import FunctionTypeError, LabelError, NotApplicableError
+from labeler.functions import FunctionType, Keys, get_function_type, with_back_off
+from labeler.functions.calls import Calls
+from labeler.level import REFINES, Level, Nodes, number_nodes
 from labeler.store import atomic_path, read_json, write_json
-from labeler.tokens import HELDOUT, N_FOLDS, Tokens
+from labeler.tokens import HELDOUT, Tokens
 
-Nodes = npt.NDArray[np.int32]
-
-UNSEEN = -1
-"""Node of a position without a key, or with a key the fit split never showed."""
+FORMAT = 2
 
 
-@dataclass(frozen=True, eq=False)
-class Level:
-    """The nodes of one function type.
+def levels_of(names: Sequence[str]) -> dict[str, str | None]:
+    """The levels that function types and refinements need, each with its parent, parents first.
 
-    Attributes
-    ----------
-    name : str
-        The function type.
-    parent_name : str or None
-        The type it backs off to.
-    keys : int64 [n_keys]
-        Distinct keys, ascending.
-    pair : int64 [n_nodes]
-        ``parent * n_keys + rank of the key``, ascending (parent = 0 under the root).
-    n : int32 [n_nodes, N_FOLDS]
-        Positions of the fit split at each node, by fold.
+    Raises
+    ------
+    FunctionTypeError
+        For an unknown type or a circle of back-offs.
     """
-
-    name: str
-    parent_name: str | None
-    keys: npt.NDArray[np.int64]
-    pair: npt.NDArray[np.int64]
-    n: npt.NDArray[np.int32]
-
-    @property
-    def n_nodes(self) -> int:
-        """Number of nodes."""
-        return len(self.pair)
-
-    @property
-    def parent(self) -> npt.NDArray[np.int32]:
-        """Parent node of each node, int32 [n_nodes]; zeros under the root."""
-        return (self.pair // max(len(self.keys), 1)).astype(np.int32)
-
-    @property
-    def key(self) -> npt.NDArray[np.int64]:
-        """Key of each node, int64 [n_nodes]."""
-        return self.keys[self.pair % max(len(self.keys), 1)]
-
-    @property
-    def n_total(self) -> npt.NDArray[np.int64]:
-        """Positions of the fit split at each node, int64 [n_nodes]."""
-        total: npt.NDArray[np.int64] = self.n.sum(axis=1, dtype=np.int64)
-        return total
-
-    def find(self, keys: npt.NDArray[np.int64], parent: Nodes | None) -> Nodes:
-        """Node of each key under its parent node; UNSEEN where there is none.
-
-        Parameters
-        ----------
-        keys : int64 [...]
-            Keys of positions, -1 = no key.
-        parent : int32 [...] or None
-            Parent node of each position, None under the root.
-        """
-        if not self.n_nodes:
-            return np.full(keys.shape, UNSEEN, dtype=np.int32)
-        rank = _find_sorted(self.keys, keys)
-        if parent is None:
-            return _find_sorted(self.pair, rank).astype(np.int32)
-        pair = parent.astype(np.int64) * len(self.keys) + rank
-        pair[(parent < 0) | (rank < 0)] = -1
-        return _find_sorted(self.pair, pair).astype(np.int32)
-
-
-def _find_sorted(
-    values: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int64]:
-    """Index of each wanted number in ascending `values`, -1 where absent."""
-    index = np.searchsorted(values, wanted)
-    index[index == len(values)] = 0
-    return np.where(values[index] == wanted, index, -1)
+    levels: dict[str, str | None] = {}
+    for name in names:
+        above, refines, last = name.rpartition(REFINES)
+        if refines:
+            get_function_type(last)
+            levels |= levels_of([above])
+            if get_function_type(above.rpartition(REFINES)[2]).several_keys:
+                raise FunctionTypeError(
+                    f"{name}: {above} has several keys per position and cannot be refined; put it "
+                    f"last, as in unigram{REFINES}{above}"
+                )
+            levels[name] = above
+        else:
+            levels |= {up: get_function_type(up).backs_off_to for up in with_back_off([name])}
+    return levels
 
 
 class KeyTree:
@@ -105,9 +57,9 @@ class KeyTree:
     Attributes
     ----------
     types : dict of str to FunctionType
-        Prepared types, parents before children.
+        Prepared types.
     levels : dict of str to Level
-        Their nodes.
+        Their nodes, parents before children.
     abstained : dict of str to str
         Types that do not apply to the corpus, and why.
     """
@@ -123,7 +75,12 @@ class KeyTree:
         self.abstained = abstained or {}
 
     @classmethod
-    def build(cls, fit: Tokens, names: Sequence[str]) -> tuple["KeyTree", dict[str, Nodes]]:
+    def build(
+        cls,
+        fit: Tokens,
+        names: Sequence[str],
+        advance: Callable[[float], None] = lambda share: None,
+    ) -> tuple["KeyTree", dict[str, Nodes]]:
         """Number the keys of the fit split.
 
         Parameters
@@ -131,13 +88,15 @@ class KeyTree:
         fit : Tokens
             The fit split only.
         names : sequence of str
-            Function types; what they back off to is added.
+            Function types and refinements; what they back off to is added.
+        advance : callable
+            Told each share of the work as it is done; the shares add up to 1.
 
         Returns
         -------
         KeyTree
-        dict of str to int32 [n_ctx, ctx_len]
-            Node of every position, by type; -1 = no key or padding.
+        dict of str to int32 [n_ctx, ctx_len] or [n_ctx, ctx_len, m]
+            Nodes of every position, by level; -1 = no key or padding.
 
         Raises
         ------
@@ -148,75 +107,152 @@ class KeyTree:
             raise ValueError("KeyTree.build takes the fit split only: pass tokens.fit")
         tree = cls({}, {})
         nodes: dict[str, Nodes] = {}
-        fold = np.broadcast_to(fit.fold[:, None], fit.ids.shape)
-        for name in with_back_off(names):
-            kind = get_function_type(name)()
-            parent_name = kind.backs_off_to
+        levels = levels_of(names)
+        keys: dict[str, Keys] = {}
+        for name, parent_name in levels.items():
+            type_name = name.rpartition(REFINES)[2]
+            advance(1 / len(levels))
             if parent_name in tree.abstained:
                 tree.abstained[name] = f"backs off to {parent_name}, which does not apply"
                 continue
-            try:
-                kind.prepare(fit)
-            except NotApplicableError as why:
-                tree.abstained[name] = str(why)
+            if type_name not in keys and type_name not in tree.abstained:
+                kind = get_function_type(type_name)()
+                try:
+                    kind.prepare(fit)
+                except NotApplicableError as why:
+                    tree.abstained[type_name] = str(why)
+                else:
+                    keys[type_name] = kind.fit_keys(fit)
+                    tree.types[type_name] = kind
+            if type_name in tree.abstained:
+                tree.abstained.setdefault(name, tree.abstained[type_name])
                 continue
-            keys = kind.fit_keys(fit)
-            usable = fit.valid & (keys >= 0)
-            parent = nodes[parent_name] if parent_name else np.zeros(keys.shape, dtype=np.int32)
-            usable &= parent >= 0
-            distinct, rank = np.unique(keys[usable], return_inverse=True)
-            pair = parent[usable].astype(np.int64) * len(distinct) + rank
-            pairs, node = np.unique(pair, return_inverse=True)
-            counts = np.bincount(
-                node * N_FOLDS + fold[usable], minlength=len(pairs) * N_FOLDS
-            ).reshape(len(pairs), N_FOLDS)
-            tree.types[name] = kind
-            tree.levels[name] = Level(name, parent_name, distinct, pairs, counts.astype(np.int32))
-            out = np.full(keys.shape, UNSEEN, dtype=np.int32)
-            out[usable] = node
-            nodes[name] = out
+            parent = nodes[parent_name] if parent_name else None
+            tree.levels[name], nodes[name] = number_nodes(
+                name, parent_name, keys[type_name], parent, fit
+            )
         return tree, nodes
 
-    def find(self, tokens: Tokens, names: Sequence[str] | None = None) -> dict[str, Nodes]:
-        """Node of every position of any text, by type, int32 [n_ctx, ctx_len].
+    def find(self, tokens: Tokens, names: Iterable[str] | None = None) -> dict[str, Nodes]:
+        """Nodes of every position of any text, by level, int32 [n_ctx, ctx_len] or [..., m].
 
-        Only for the given types and those they back off to; None for all.
+        Only for the given levels and those they back off to; None for all.
         """
         nodes: dict[str, Nodes] = {}
-        wanted = {up for name in (names or self.levels) for up in self.chain(name)}
+        keys: dict[str, Keys] = {}
+        chosen = self.levels if names is None else names
+        wanted = {up for name in chosen for up in self.chain(name)}
+        wanted |= {up for name in wanted for read in self._reads(name) for up in self.chain(read)}
         for name, level in self.levels.items():
             if name not in wanted:
                 continue
-            keys = self.types[name].keys(tokens)
+            if level.type_name not in keys:
+                kind = self.types[level.type_name]
+                found = kind.keys_at(nodes) if isinstance(kind, Calls) else kind.keys(tokens)
+                keys[level.type_name] = found
             parent = nodes[level.parent_name] if level.parent_name else None
-            nodes[name] = level.find(keys, parent)
+            nodes[name] = level.find(keys[level.type_name], parent)
         return nodes
 
+    def with_calls(
+        self, calls: Calls, fit: Tokens, nodes: Mapping[str, Nodes]
+    ) -> tuple["KeyTree", Nodes]:
+        """The same tree with the calls of earlier labels as a further level, and their nodes.
+
+        Parameters
+        ----------
+        calls : Calls
+        fit : Tokens
+            The fit split.
+        nodes : mapping of str to int32 [n_ctx, ctx_len] or [n_ctx, ctx_len, m]
+            Of the fit split, by level.
+        """
+        level, found = number_nodes(calls.name, None, calls.keys_at(nodes), None, fit)
+        return self.joined(KeyTree({calls.name: calls}, {calls.name: level})), found
+
+    def joined(self, other: "KeyTree") -> "KeyTree":
+        """Both trees' types and levels; the other's come last."""
+        return KeyTree(
+            self.types | other.types, self.levels | other.levels, self.abstained | other.abstained
+        )
+
+    def only(self, name: str) -> "KeyTree":
+        """One level that backs off to nothing, alone."""
+        level = self.levels[name]
+        return KeyTree({level.type_name: self.types[level.type_name]}, {name: level})
+
+    def complete(self, nodes: Mapping[str, Nodes]) -> dict[str, Nodes]:
+        """Nodes of a text with those of the calls added, which are found from the others."""
+        found = dict(nodes)
+        kind = self.types.get(Calls.name)
+        if isinstance(kind, Calls) and Calls.name in self.levels:
+            found[Calls.name] = self.levels[Calls.name].find(kind.keys_at(nodes), None)
+        return found
+
+    def _reads(self, name: str) -> tuple[str, ...]:
+        kind = self.types[self.levels[name].type_name]
+        return kind.reads if isinstance(kind, Calls) else ()
+
     def chain(self, name: str) -> list[str]:
-        """The type and all it backs off to, coarsest first."""
+        """The level and all it backs off to, coarsest first."""
         chain = [name]
         while (parent := self.levels[chain[-1]].parent_name) is not None:
             chain.append(parent)
         return chain[::-1]
 
+    def select(self, names: Iterable[str]) -> "KeyTree":
+        """The same tree with some of its levels only, and those they back off to."""
+        wanted = {up for name in names if name in self.levels for up in self.chain(name)}
+        levels = {name: level for name, level in self.levels.items() if name in wanted}
+        return KeyTree(self.types, levels, self.abstained)
+
+    def text(self, name: str, node: int) -> str:
+        """What a person reads of a node; a refinement reads after what it refines."""
+        level = self.levels[name]
+        key, parent = divmod(int(level.pair[node]), max(len(level.keys), 1))[::-1]
+        own = self.types[level.type_name].render(int(level.keys[key]))
+        if REFINES in name and level.parent_name:
+            return f"{self.text(level.parent_name, parent)} and {own}"
+        return own
+
+    def texts(self, level: npt.NDArray[np.str_], node: npt.NDArray[np.integer]) -> list[str]:
+        """Text of each (level, node); each distinct one is rendered once."""
+        out = np.empty(len(node), dtype=object)
+        for name in self.levels:
+            mine = np.flatnonzero(level == name)
+            distinct, back = np.unique(node[mine], return_inverse=True)
+            texts = np.array([self.text(name, int(one)) for one in distinct], dtype=object)
+            out[mine] = texts[back] if len(mine) else out[mine]
+        return [str(text) for text in out]
+
+    def several_keys(self, name: str) -> bool:
+        """Whether a position may have several nodes of a level at once."""
+        return any(self.types[self.levels[up].type_name].several_keys for up in self.chain(name))
+
+    def looks_ahead(self, name: str) -> bool:
+        """Whether a level reads later positions, and so never runs in a layer."""
+        return any(self.types[self.levels[up].type_name].looks_ahead for up in self.chain(name))
+
     @property
     def leaves(self) -> list[str]:
-        """Types that no other type of the tree backs off to."""
+        """Levels that no other level of the tree backs off to."""
         parents = {level.parent_name for level in self.levels.values()}
         return [name for name in self.levels if name not in parents]
 
     def save(self, folder: Path) -> None:
-        """Write types and levels: one ``<type>.npz`` each and ``tree.json``."""
+        """Write types and levels: an ``.npz`` each, and ``tree.json``."""
         for name, level in self.levels.items():
-            arrays: dict[str, Any] = {"keys": level.keys, "pair": level.pair, "n": level.n}
-            arrays |= {f"state_{key}": value for key, value in self.types[name].state().items()}
-            with atomic_path(folder / f"{name}.npz") as temporary, temporary.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **arrays)
+            _save_arrays(
+                folder / f"{name}.npz", {"keys": level.keys, "pair": level.pair, "n": level.n}
+            )
+        for name, kind in self.types.items():
+            _save_arrays(folder / f"{name}.state.npz", kind.state())
         write_json(
             folder / "tree.json",
             {
-                "format": 1,
-                "types": [[name, level.parent_name] for name, level in self.levels.items()],
+                "format": FORMAT,
+                "levels": [[name, level.parent_name] for name, level in self.levels.items()],
+                "types": list(self.types),
                 "abstained": self.abstained,
             },
         )
@@ -231,23 +267,34 @@ class KeyTree:
             If a file is missing, truncated, or of another format.
         """
         index = read_json(folder / "tree.json", LabelError, "run `labeler fit` again")
-        if index.get("format") != 1:
+        if index.get("format") != FORMAT:
             raise LabelError(
-                f"{folder / 'tree.json'}: format is {index.get('format')!r}, this version reads 1; "
-                "run `labeler fit` again"
+                f"{folder / 'tree.json'}: format is {index.get('format')!r}, this version reads "
+                f"{FORMAT}; run `labeler fit` again"
             )
         tree = cls({}, {}, dict(index["abstained"]))
-        for name, parent_name in index["types"]:
-            path = folder / f"{name}.npz"
-            try:
-                with np.load(path, allow_pickle=False) as arrays:
-                    state = {key[6:]: arrays[key] for key in arrays if key.startswith("state_")}
-                    level = Level(name, parent_name, arrays["keys"], arrays["pair"], arrays["n"])
-            except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
-                raise LabelError(
-                    f"{path}: cannot be read ({error}); run `labeler fit` again"
-                ) from error
+        for name in index["types"]:
             tree.types[name] = get_function_type(name)()
-            tree.types[name].load_state(state)
-            tree.levels[name] = level
+            tree.types[name].load_state(_load_arrays(folder / f"{name}.state.npz"))
+        for name, parent_name in index["levels"]:
+            path = folder / f"{name}.npz"
+            arrays = _load_arrays(path)
+            try:
+                keys, pair, n = (arrays[key] for key in ("keys", "pair", "n"))
+            except KeyError as error:
+                raise LabelError(f"{path} lacks {error}; run `labeler fit` again") from error
+            tree.levels[name] = Level(name, parent_name, keys, pair, n)
         return tree
+
+
+def _save_arrays(path: Path, arrays: Mapping[str, npt.NDArray[np.generic]]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **dict[str, Any](arrays))
+
+
+def _load_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays}
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise LabelError(f"{path}: cannot be read ({error}); run `labeler fit` again") from error

@@ -3,13 +3,17 @@
 Files in a label folder (``<run>/labels/<hookpoint>/``):
 
     manifest.json     format, provenance, shrinkage, budgets, counts
-    latents.parquet   a row per latent: status, type, scores, thresholds, text
+    latents.parquet   a row per latent: status, type, scores, thresholds, text, weights
     entries.parquet   a row per entry of the short labels (budgets 16 and 100)
-    whole/<type>/     memory-mapped tables of the unlimited budget (labeler.tables)
+    types.parquet     a row per latent and function type: R2, bits, net bits
+    whole/<level>/    memory-mapped tables of the unlimited budget (labeler.tables)
+    calls/            the level of calls of earlier labels, where there is one
+    extra/<level>/    what other types add to them (labeler.corrections)
 
 The key tree that all hookpoints of a run share is in ``<run>/labels/tree/``.
 """
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,15 +26,17 @@ import polars as pl
 
 from labeler.arrays import Bools
 from labeler.errors import LabelError
-from labeler.fit import BUDGETS, FDR, HookpointFit
+from labeler.fitted import BUDGETS, FDR, HookpointFit
+from labeler.frames import entries_frame, latents_frame, types_frame
+from labeler.functions.calls import Calls
 from labeler.keytree import KeyTree
-from labeler.predict import Predictor, short_tables
+from labeler.predict import Predictor, additive_tables
 from labeler.store import read_json, write_json, write_parquet
 from labeler.tables import read_tables, runs_by_type
 from labeler.text import describe
 from labeler.tokens import Tokens
 
-FORMAT = 1
+FORMAT = 2
 
 Budget = int | Literal["unlimited"]
 
@@ -88,10 +94,13 @@ class LabelSet:
     ----------
     hookpoint : str
     tree : KeyTree
+    shared : KeyTree
+        The same without the hookpoint's own level of calls: all hookpoints of a run have it.
     latents : polars.DataFrame
         A row per latent.
     entries : polars.DataFrame
-        A row per entry of the short labels: budget, latent, type, node, value, n, firings, text.
+        A row per entry of the short labels: budget, latent, level, node, weight, value, n,
+        firings, text; the most telling entries of a latent first.
     manifest : dict
         Provenance and settings.
     """
@@ -104,8 +113,11 @@ class LabelSet:
         latents: pl.DataFrame,
         entries: pl.DataFrame,
         manifest: Mapping[str, Any],
+        *,
+        shared: KeyTree | None = None,
     ) -> None:
         self.hookpoint, self.folder, self.tree = hookpoint, folder, tree
+        self.shared = shared or tree
         self.latents, self.entries, self.manifest = latents, entries, manifest
         self._predictors: dict[Budget, Predictor] = {}
 
@@ -164,6 +176,7 @@ class LabelSet:
         return Predictor(
             tree=self.tree,
             tables=read_tables(self.folder / "whole", self.tree),
+            extra=read_tables(self.folder / "extra", self.tree, scaled=False),
             default=self.mean,
             runs=runs_by_type(types, ends, self.labeled),
             threshold=self._threshold(budget),
@@ -174,21 +187,15 @@ class LabelSet:
         labeled = self.labeled
         stored = self.latents[f"default_{budget}"].to_numpy()
         default = np.where(labeled, stored, self.mean).astype(np.float32)
-        tables = short_tables(
+        tables = additive_tables(
             self.tree,
-            entries["type"].to_numpy().astype(np.str_),
+            entries["level"].to_numpy().astype(np.str_),
             entries["latent"].to_numpy(),
             entries["node"].to_numpy(),
-            entries["value"].to_numpy(),
-            default,
+            entries["weight"].to_numpy(),
+            self.n_latents,
         )
-        runs: dict[str, list[int]] = {}
-        for latent, family in enumerate(self.latents[f"runs_{budget}"]):
-            present = [name for name in self.tree.chain(family) if name in tables]
-            if labeled[latent] and present:
-                runs.setdefault(present[-1], []).append(latent)
-        ends = {name: np.array(latents) for name, latents in runs.items()}
-        return Predictor(self.tree, tables, default, ends, self._threshold(budget))
+        return Predictor(self.tree, {}, default, {}, self._threshold(budget), tables)
 
     def _threshold(self, budget: Budget) -> npt.NDArray[np.float32]:
         stored = self.latents[f"threshold_{budget}"].to_numpy()
@@ -196,7 +203,7 @@ class LabelSet:
 
     @classmethod
     def load(cls, folder: Path, tree: KeyTree | None = None) -> "LabelSet":
-        """Read the labels of one hookpoint; `tree` is read from beside it unless given.
+        """Read the labels of one hookpoint; the shared `tree` is read from beside it unless given.
 
         Raises
         ------
@@ -210,8 +217,18 @@ class LabelSet:
                 f"reads {FORMAT}; run `labeler fit` again"
             )
         entries = _read(folder / "entries.parquet")
-        tree = tree or KeyTree.load(folder.parent / "tree")
-        return cls(manifest["hookpoint"], folder, tree, cls.load_latents(folder), entries, manifest)
+        shared = tree or KeyTree.load(folder.parent / "tree")
+        calls = folder / "calls"
+        tree = shared.joined(KeyTree.load(calls)) if calls.is_dir() else shared
+        return cls(
+            manifest["hookpoint"],
+            folder,
+            tree,
+            cls.load_latents(folder),
+            entries,
+            manifest,
+            shared=shared,
+        )
 
     @staticmethod
     def load_latents(folder: Path) -> pl.DataFrame:
@@ -230,10 +247,14 @@ def save_labels(
     folder: Path, hookpoint: str, tree: KeyTree, fit: HookpointFit, provenance: Mapping[str, Any]
 ) -> None:
     """Write the fitted labels of a hookpoint (its whole tables are written by `write_tables`)."""
-    entries = _entries_frame(tree, fit)
-    latents = _latents_frame(fit).with_columns(pl.Series("text", describe(fit, entries)))
-    for name, frame in (("latents", latents), ("entries", entries)):
+    entries = entries_frame(tree, fit)
+    latents = latents_frame(fit).with_columns(pl.Series("text", describe(fit, entries)))
+    scores = types_frame(fit)
+    for name, frame in (("latents", latents), ("entries", entries), ("types", scores)):
         write_parquet(folder / f"{name}.parquet", frame)
+    shutil.rmtree(folder / "calls", ignore_errors=True)
+    if Calls.name in tree.levels:
+        tree.only(Calls.name).save(folder / "calls")
     labeled = fit.labeled
     write_json(
         folder / "manifest.json",
@@ -247,6 +268,9 @@ def save_labels(
             "budgets": list(BUDGETS),
             "types": fit.types,
             "abstained_types": tree.abstained,
+            "corrections": [
+                {"level": one.level, "shrinkage": one.shrinkage} for one in fit.corrections
+            ],
             "shrinkage": {
                 name: {"mean": value.mean, "fires": value.fires}
                 for name, value in fit.shrinkage.items()
@@ -254,90 +278,6 @@ def save_labels(
             **provenance,
         },
     )
-
-
-def _latents_frame(fit: HookpointFit) -> pl.DataFrame:
-    n = len(fit.count)
-    types = np.array(fit.types)
-    row = np.arange(n)
-    status = np.where(fit.labeled, "labeled", np.where(fit.fitted, "abstained", "too_rare"))
-    best = np.argsort(-fit.bits, axis=0)
-    columns: dict[str, Any] = {
-        "latent": row.astype(np.int32),
-        "status": status,
-        "n_fit": fit.count.astype(np.int64),
-        "mean": fit.mean,
-        "mean_act": fit.mean_act,
-        "function_type": types[fit.winner],
-        "net_bits": fit.net_bits[fit.winner, row],
-        "bits": fit.bits[fit.winner, row],
-        "n_keys": fit.n_paying[fit.winner, row],
-        "r2_out_of_fold": fit.r2[fit.runs, row],
-        "f1_out_of_fold": fit.f1[fit.runs, row],
-        "p": fit.p,
-        "q": fit.q,
-        "closest": [
-            [
-                {
-                    "type": str(types[index]),
-                    "r2": float(fit.r2[index, latent]),
-                    "bits": float(fit.bits[index, latent]),
-                    "net_bits": float(fit.net_bits[index, latent]),
-                    "f1": float(fit.f1[index, latent]),
-                }
-                for index in best[:3, latent]
-            ]
-            for latent in row
-        ],
-        "runs_unlimited": types[fit.runs],
-        "threshold_unlimited": fit.threshold[fit.runs, row].astype(np.float32),
-    }
-    for budget, short in fit.short.items():
-        columns[f"runs_{budget}"] = short.family
-        columns[f"default_{budget}"] = short.default
-        columns[f"threshold_{budget}"] = short.threshold
-        columns[f"f1_fit_{budget}"] = short.f1
-    return pl.DataFrame(columns)
-
-
-def _entries_frame(tree: KeyTree, fit: HookpointFit) -> pl.DataFrame:
-    frames = []
-    labeled = fit.labeled
-    for budget, short in fit.short.items():
-        keep = labeled[short.latent]
-        level, node = short.level[keep], short.node[keep]
-        frames.append(
-            pl.DataFrame(
-                {
-                    "budget": np.full(int(keep.sum()), budget, dtype=np.int32),
-                    "latent": short.latent[keep],
-                    "type": level,
-                    "node": node,
-                    "value": short.value[keep],
-                    "n": short.n[keep].astype(np.int64),
-                    "firings": short.count[keep].astype(np.int64),
-                    "text": render_nodes(tree, level, node),
-                },
-                schema_overrides={"type": pl.String, "text": pl.String},
-            )
-        )
-    return pl.concat(frames)
-
-
-def render_nodes(
-    tree: KeyTree, level: npt.NDArray[np.str_], node: npt.NDArray[np.int32]
-) -> list[str]:
-    """Text of each node, its type's rendering of its key; each distinct node rendered once."""
-    out = np.empty(len(node), dtype=object)
-    for name in tree.levels:
-        mine = np.flatnonzero(level == name)
-        if not len(mine):
-            continue
-        distinct, back = np.unique(node[mine], return_inverse=True)
-        keys = tree.levels[name].key[distinct]
-        texts = np.array([tree.types[name].render(int(key)) for key in keys], dtype=object)
-        out[mine] = texts[back]
-    return [str(text) for text in out]
 
 
 def label_folder(run: Path, hookpoint: str) -> Path:

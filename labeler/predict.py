@@ -1,17 +1,19 @@
 """Run all labels of a hookpoint at once on any text.
 
-Labels are look-ups along the nodes of a position. One recurrence covers both kinds:
+Labels are look-ups at the nodes of a position, in two parts:
 
     P_level[position] = scale_level[node] * P_parent[position] + added_level[node]
+    prediction        = max(0, P_leaf[position] + sum over levels of extra_level[node])
 
-For whole tables (unlimited budget) `scale` is lam / (n + lam) and `added` is S / (n + lam): the
-shrunk mean, in which a key that was seen without a firing pulls the prediction down. For short
-labels `scale` is 1 and `added` is an entry's value minus that of the nearest kept entry above.
-`added` is sparse, latent by latent; `scale` is one number per node.
+The first is the whole table of a chain of types (unlimited budget): `scale` is lam / (n + lam) and
+`added` S / (n + lam), the shrunk mean, in which a key that was seen without a firing pulls the
+prediction down. The second is what further keys add: all there is of a short label, and the
+corrections that other types make to a whole table. `added` and `extra` are sparse, latent by
+latent; `scale` is one number per node.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,12 +21,16 @@ import numpy.typing as npt
 from scipy import sparse
 
 from labeler.arrays import Floats
-from labeler.keytree import KeyTree, Nodes
+from labeler.keytree import KeyTree
+from labeler.level import Nodes
 from labeler.tokens import Tokens
 
 CONTEXTS_AT_ONCE = 8
 """Contexts predicted at once. 8 x 128 positions x 2,048 latents are 8 MB: small enough for the
 allocator to hand the same memory out again, which is several times as fast as fresh pages."""
+
+CONTEXTS_NUMBERED = 512
+"""Contexts whose nodes are looked up at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +106,15 @@ class Predictor:
     ----------
     tree : KeyTree
     tables : mapping of str to Table
-        By function type, parents first.
+        By level, parents first: the chains of whole tables.
     default : float32 [n_latents]
         Prediction where no key applies.
     runs : mapping of str to int [n]
-        By function type, the latents whose chain ends there. Latents in none keep `default`.
+        By level, the latents whose chain ends there. Latents in none start from `default`.
     threshold : float32 [n_latents]
         Activation from which the label says "fires"; infinity where it never does.
+    extra : mapping of str to Table
+        By level, what its keys add to the chains' predictions.
     """
 
     tree: KeyTree
@@ -114,20 +122,30 @@ class Predictor:
     default: Floats
     runs: Mapping[str, npt.NDArray[np.integer]]
     threshold: Floats
+    extra: Mapping[str, Table] = field(default_factory=dict)
 
     @property
     def n_latents(self) -> int:
         """Number of latents."""
         return len(self.default)
 
-    def predict(self, tokens: Tokens) -> Floats:
+    def predict(self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None) -> Floats:
         """Predicted activations, float32 [n_ctx, ctx_len, n_latents]; padding is arbitrary."""
-        parts = [prediction for _, prediction in self.iterate(tokens)]
-        shape = (tokens.n_ctx, tokens.ctx_len, self.n_latents)
-        return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, np.float32)
+        out = np.empty((tokens.n_ctx * tokens.ctx_len, self.n_latents), dtype=np.float32)
+        for span, prediction in self.iterate(tokens, nodes):
+            out[span.start * tokens.ctx_len : span.stop * tokens.ctx_len] = prediction
+        return out.reshape(tokens.n_ctx, tokens.ctx_len, self.n_latents)
 
-    def iterate(self, tokens: Tokens) -> Iterator[tuple[slice, Floats]]:
+    def iterate(
+        self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None
+    ) -> Iterator[tuple[slice, Floats]]:
         """Predictions a few contexts at a time.
+
+        Parameters
+        ----------
+        tokens : Tokens
+        nodes : mapping of str to int32 [n_ctx, ctx_len] or [n_ctx, ctx_len, m], optional
+            Of all these tokens, where they are known already.
 
         Yields
         ------
@@ -136,14 +154,27 @@ class Predictor:
         float32 [n * ctx_len, n_latents]
             Their predictions by flat position.
         """
-        for begin in range(0, tokens.n_ctx, CONTEXTS_AT_ONCE):
-            span = slice(begin, min(begin + CONTEXTS_AT_ONCE, tokens.n_ctx))
-            part = tokens.select(np.arange(span.start, span.stop))
-            yield span, self.at_nodes(self.tree.find(part, list(self.tables)))
+        levels = [*self.tables, *self.extra]
+        for start in range(0, tokens.n_ctx, CONTEXTS_NUMBERED):
+            stop = min(start + CONTEXTS_NUMBERED, tokens.n_ctx)
+            if nodes is None:
+                found = self.tree.find(tokens.select(np.arange(start, stop)), levels)
+            else:
+                found = {name: nodes[name][start:stop] for name in levels}
+            for begin in range(start, stop, CONTEXTS_AT_ONCE):
+                span = slice(begin, min(begin + CONTEXTS_AT_ONCE, stop))
+                part = slice(span.start - start, span.stop - start)
+                some = {name: node[part] for name, node in found.items()}
+                yield span, self.at_nodes(some, (span.stop - span.start) * tokens.ctx_len)
 
-    def at_nodes(self, nodes: Mapping[str, Nodes]) -> Floats:
-        """Predictions at positions whose nodes are known, float32 [n_positions, n_latents]."""
-        n = next(iter(nodes.values())).size if nodes else 0
+    def at_nodes(self, nodes: Mapping[str, Nodes], n: int | None = None) -> Floats:
+        """Predictions at positions whose nodes are known, float32 [n, n_latents].
+
+        `n` is their number; needed only where there may be no level to tell it.
+        """
+        if n is None:
+            first = next(iter(nodes.values()))
+            n = first.shape[0] * first.shape[1]
         out = np.empty((n, self.n_latents), dtype=np.float32)
         out[:] = self.default
         for path, latents in self._paths:
@@ -160,6 +191,11 @@ class Predictor:
                 out[:, latents] = part
         rest = self._silent
         out[:, rest] = self.default[rest]
+        if self.extra:
+            for name, table in self.extra.items():
+                for node in nodes[name].reshape(n, -1).T:
+                    table.add_to(out, node)
+            np.maximum(out, 0, out=out)
         return out
 
     def _follow(
@@ -176,6 +212,8 @@ class Predictor:
             mine = np.asarray(self.runs.get(name, ()), dtype=np.int64)
             if name != path[-1] and len(mine):
                 where = mine if column is None else column[mine]
+                # Chains may part: latents that end here may be followed on another path.
+                where = where[where >= 0]
                 ended.append((where, prediction[:, where]))
         for where, kept in ended:
             prediction[:, where] = kept
@@ -204,45 +242,27 @@ class Predictor:
         return np.flatnonzero(~served)
 
 
-def short_tables(
+def additive_tables(
     tree: KeyTree,
     level: npt.NDArray[np.str_],
     latent: npt.NDArray[np.int32],
     node: npt.NDArray[np.int32],
-    value: Floats,
-    default: Floats,
+    weight: npt.NDArray[np.floating],
+    n_latents: int,
 ) -> dict[str, Table]:
-    """Tables of short labels from their entries (all of them, any order)."""
+    """Tables of short labels from their entries (any order): what each key adds."""
     tables: dict[str, Table] = {}
-    absolute: dict[str, sparse.csr_matrix] = {}
     for name in tree.levels:
-        chain = tree.chain(name)
         mine = np.flatnonzero(level == name)
-        if not len(mine) and not any((level == other).any() for other in _below(tree, name)):
-            continue
-        above = default[latent[mine]].astype(np.float64)
-        found = np.zeros(len(mine), dtype=bool)
-        at = node[mine]
-        for child, parent in zip(chain[:0:-1], chain[-2::-1], strict=True):
-            at = tree.levels[child].parent[at]
-            if parent not in absolute:
-                continue
-            kept, stored = _look_up(absolute[parent], at, latent[mine])
-            above = np.where(~found & kept, stored, above)
-            found |= kept
-        shape = (tree.levels[name].n_nodes, len(default))
-        values = value[mine].astype(np.float64)
-        absolute[name] = _csr(values, at_node := node[mine], latent[mine], shape)
-        tables[name] = Table.from_csr(_csr(values - above, at_node, latent[mine], shape), None)
+        if len(mine):
+            shape = (tree.levels[name].n_nodes, n_latents)
+            matrix = _csr(weight[mine].astype(np.float32), node[mine], latent[mine], shape)
+            tables[name] = Table.from_csr(matrix, None)
     return tables
 
 
-def _below(tree: KeyTree, name: str) -> list[str]:
-    return [other for other in tree.levels if other != name and name in tree.chain(other)]
-
-
 def _csr(
-    data: npt.NDArray[np.float64],
+    data: Floats,
     row: npt.NDArray[np.int32],
     column: npt.NDArray[np.int32],
     shape: tuple[int, int],
@@ -250,18 +270,3 @@ def _csr(
     matrix = sparse.coo_matrix((data, (row, column)), shape=shape).tocsr()
     matrix.sort_indices()
     return matrix
-
-
-def _look_up(
-    matrix: sparse.csr_matrix, row: npt.NDArray[np.int32], column: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-    """Whether each cell is stored, and its value (0 where it is not)."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr)).astype(np.int64)
-    stored = rows * matrix.shape[1] + matrix.indices
-    wanted = row.astype(np.int64) * matrix.shape[1] + column
-    if not len(stored):
-        return np.zeros(len(wanted), dtype=bool), np.zeros(len(wanted))
-    index = np.searchsorted(stored, wanted)
-    index[index == len(stored)] = 0
-    hit = stored[index] == wanted
-    return hit, np.where(hit, matrix.data[index], 0.0)

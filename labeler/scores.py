@@ -13,13 +13,12 @@ with a key unseen outside its fold, counts as its parent predicts it.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from labeler.arrays import Doubles, Floats
-from labeler.curves import FiringCurve
 from labeler.entries import Entries
 from labeler.keytree import KeyTree
 from labeler.rowsums import RowSums
@@ -32,6 +31,10 @@ SHRINKAGE_GRID = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 
 WEIGHT_BITS = 8
 """Bits to state a key's weight: half a per cent of precision, far below a label's own error."""
+
+
+def _no_means() -> Floats:
+    return np.zeros((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -86,18 +89,22 @@ class LevelScore:
         Bits saved by the keys that save more than it costs to state them, less that cost.
     n_paying : int64 [n_latents]
         How many keys those are.
-    firing : FiringCurve
-        True firings and positions by predicted activation.
     entries : Entries
         The level's keys worth considering for a label of few keys.
+    mean : float32 [n_rows, n_latents]
+        Expected activation per row, out of fold; empty where it was not asked for.
     """
 
     sse: Doubles
     bits: Doubles
     net_bits: Doubles
     n_paying: npt.NDArray[np.int64]
-    firing: FiringCurve
     entries: Entries
+    mean: Floats = field(default_factory=_no_means)
+
+    def without_tables(self) -> "LevelScore":
+        """The figures per latent only."""
+        return replace(self, entries=Entries.none(), mean=_no_means())
 
 
 class BlockScorer:
@@ -133,7 +140,6 @@ class BlockScorer:
             bits=nothing,
             net_bits=nothing,
             n_paying=nothing.astype(np.int64),
-            firing=FiringCurve.at_base_rate(self.base.mean, n_fold, self.count, self.mean_act),
             entries=Entries.none(),
         )
 
@@ -164,14 +170,17 @@ class BlockScorer:
     ) -> Iterator[tuple[str, LevelScore]]:
         """Score every level in order; yields (name, scores).
 
-        With `bits_only`, firing curves and entries are left empty: the null needs neither.
+        With `bits_only`, entries and means are left out: the null needs neither. A level of
+        several keys per position is no partition, and its keys' savings cannot be added up: its
+        score is that of its best key alone.
         """
         predictions: dict[str | None, Predictions] = {None: self.base}
         scores: dict[str | None, LevelScore] = {None: self.base_score}
         parents = {level.parent_name for level in self.tree.levels.values()}
         for name, level in self.tree.levels.items():
             sums = RowSums.make(self.rows[name], self.firings)
-            mine = Predictions.empty(sums) if name in parents else None
+            keep = name in parents or not bits_only
+            mine = Predictions.empty(sums) if keep else None
             parent = predictions[level.parent_name]
             score = self._level(name, sums, parent, shrinkage[name], mine, bits_only)
             above = scores[level.parent_name]
@@ -180,8 +189,8 @@ class BlockScorer:
                 bits=above.bits + score.bits,
                 net_bits=above.net_bits + score.net_bits,
                 n_paying=above.n_paying + score.n_paying,
-                firing=above.firing.plus(score.firing),
                 entries=score.entries,
+                mean=score.mean,
             )
             if mine is not None:
                 predictions[name] = mine
@@ -196,35 +205,48 @@ class BlockScorer:
         mine: Predictions | None,
         bits_only: bool,
     ) -> LevelScore:
-        """What the level changes against its parent; fills `mine` where children need it."""
+        """What the level changes against its parent; fills `mine`, probabilities for children."""
         rows, width = sums.rows, sums.width
+        parents = {level.parent_name for level in self.tree.levels.values()}
         error, bits, net = np.zeros(width), np.zeros(width), np.zeros(width)
         n_paying = np.zeros(width, dtype=np.int64)
-        curve = FiringCurve.empty(self.mean_act)
+        several = self.tree.several_keys(name)
+        number = list(self.tree.levels).index(name)
         found: list[Entries] = []
         price = bits_per_key(len(rows.alive))
         worth = self.worth(len(rows.alive)).astype(np.float32)
         n_total = self.tree.levels[name].n_total
         for chunk in sums.chunks():
-            parent_row = rows.parent_row[chunk.rows]
+            parent_row = rows.parent_row[chunk.plan.rows]
             parent_mean, parent_fires = parent.mean[parent_row], parent.fires[parent_row]
             mean = chunk.mean(parent_mean, shrinkage.mean)
             fires = chunk.fires(parent_fires, shrinkage.fires)
             if mine is not None:
-                mine.mean[chunk.rows], mine.fires[chunk.rows] = mean, fires
+                mine.mean[chunk.plan.rows] = mean
+            if mine is not None and name in parents:
+                mine.fires[chunk.plan.rows] = fires
             error_gain = chunk.by_node(chunk.error_gain(mean, parent_mean))
             bit_gain = chunk.by_node(chunk.bit_gain(fires, parent_fires))
-            error += error_gain.sum(axis=0, dtype=np.float64)
-            bits += bit_gain.sum(axis=0, dtype=np.float64)
             surplus = np.maximum(bit_gain - np.float32(price), 0)
-            net += surplus.sum(axis=0, dtype=np.float64)
-            n_paying += (surplus > 0).sum(axis=0)
+            if several:
+                error = np.maximum(error, error_gain.max(axis=0, initial=0))
+                bits = np.maximum(bits, bit_gain.max(axis=0, initial=0))
+                net = np.maximum(net, surplus.max(axis=0, initial=0))
+                n_paying = np.maximum(n_paying, (surplus > 0).any(axis=0))
+            else:
+                error += error_gain.sum(axis=0, dtype=np.float64)
+                bits += bit_gain.sum(axis=0, dtype=np.float64)
+                net += surplus.sum(axis=0, dtype=np.float64)
+                n_paying += (surplus > 0).sum(axis=0)
             if bits_only:
                 continue
-            curve.move(chunk, parent_mean, mean)
-            alive = rows.alive[chunk.nodes]
-            found.append(Entries.worth(chunk, alive, n_total, error_gain, parent_mean, worth))
-        return LevelScore(error, bits, net, n_paying, curve, Entries.join(found))
+            alive = rows.alive[chunk.plan.nodes]
+            found.append(
+                Entries.worth(chunk, number, alive, n_total, error_gain, parent_mean, worth)
+            )
+        return LevelScore(
+            error, bits, net, n_paying, Entries.join(found), mine.mean if mine else _no_means()
+        )
 
 
 def bits_per_key(n_keys: int) -> float:
@@ -250,7 +272,7 @@ def fit_shrinkage(
         parent = predictions[level.parent_name]
         error, bits = np.zeros(len(SHRINKAGE_GRID)), np.zeros(len(SHRINKAGE_GRID))
         for chunk in sums.chunks():
-            parent_row = rows[name].parent_row[chunk.rows]
+            parent_row = rows[name].parent_row[chunk.plan.rows]
             parent_mean, parent_fires = parent.mean[parent_row], parent.fires[parent_row]
             for index, value in enumerate(SHRINKAGE_GRID):
                 mean = chunk.mean(parent_mean, value)
@@ -267,7 +289,7 @@ def fit_shrinkage(
 def _predict(sums: RowSums, parent: Predictions, shrinkage: Shrinkage) -> Predictions:
     out = Predictions.empty(sums)
     for chunk in sums.chunks():
-        parent_row = sums.rows.parent_row[chunk.rows]
-        out.mean[chunk.rows] = chunk.mean(parent.mean[parent_row], shrinkage.mean)
-        out.fires[chunk.rows] = chunk.fires(parent.fires[parent_row], shrinkage.fires)
+        parent_row = sums.rows.parent_row[chunk.plan.rows]
+        out.mean[chunk.plan.rows] = chunk.mean(parent.mean[parent_row], shrinkage.mean)
+        out.fires[chunk.plan.rows] = chunk.fires(parent.fires[parent_row], shrinkage.fires)
     return out

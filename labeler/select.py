@@ -1,312 +1,240 @@
-"""Which keys a label of few keys keeps, and what it predicts on them.
+"""Which keys a short label keeps, and how much each adds.
 
-A label with kept entries predicts, at each position, the value of its deepest kept entry there,
-and its default where none matches. Each value is the mean of what is *left* at the entry once
-the deeper kept entries have taken theirs (exclusive mean), so keeping an entry changes the
-value of the one above it.
+A short label predicts its default plus the weights of those of its keys that apply. Keys of any
+types compete: tokens, words, topics, exceptions (a negative weight on a key under another one).
+Weights are a ridge regression on the keys' indicators over the whole fit split. It needs only
+sums: how often a key occurs, how much the latent fires there, and how often two keys meet.
+
+Keys enter one by one, each time the one that saves most squared error given those kept so far:
+forward selection, as orthogonal least squares does it (Chen, Billings and Luo, Int. J. Control
+50, 1989), here on the Gram matrix of centred indicators by a pivoted Cholesky factorisation.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.arrays import Doubles, Floats
-from labeler.entries import Entries, Pool
+from labeler.arrays import Doubles
+from labeler.entries import Entries
+from labeler.keytree import KeyTree
+from labeler.overlap import Overlaps
 
-SCHEDULE = (0.06, 0.12, 0.18, 0.25, 0.32, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0, 1.0)
-"""Share of the budget kept after each round; every round ranks all entries anew."""
+CANDIDATES = 240
+"""Keys per latent that compete for a place."""
 
-_APART = 1e-5
-"""Relative difference of two predictions that no threshold parts: float32 sums may swap them."""
+LEVELS = 10
+"""Levels per latent they come from: those whose keys save most."""
+
+RIDGE = 2.0
+"""Positions at weight zero that each key's own count for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The candidates of a block of latents, padded to the same number.
+
+    Attributes
+    ----------
+    index : int64 [n_latents, m]
+        Rows of the entries they were taken from, best first; -1 = none.
+    entries : Entries
+    """
+
+    index: npt.NDArray[np.int64]
+    entries: Entries
+
+    @classmethod
+    def make(cls, entries: Entries, n_latents: int, n_levels: int) -> "Pool":
+        """Keep each latent's best keys, from the levels that serve it best."""
+        strength = np.bincount(
+            entries.latent.astype(np.int64) * n_levels + entries.level,
+            weights=_head(entries),
+            minlength=n_latents * n_levels,
+        ).reshape(n_latents, n_levels)
+        if n_levels > LEVELS:
+            least = np.partition(strength, -LEVELS, axis=1)[:, -LEVELS]
+            serves = strength >= np.maximum(least, 1e-30)[:, None]
+            allowed = np.flatnonzero(serves[entries.latent, entries.level])
+        else:
+            allowed = np.arange(len(entries))
+        order, rank = _ranked(entries.latent[allowed], entries.gain[allowed])
+        order, rank = allowed[order[rank < CANDIDATES]], rank[rank < CANDIDATES]
+        index = np.full((n_latents, CANDIDATES), -1, dtype=np.int64)
+        index[entries.latent[order], rank] = order
+        used = max(int(rank.max(initial=-1)) + 1, 1)
+        return cls(index[:, :used], entries)
+
+    def padded(self, values: npt.NDArray[np.generic]) -> Doubles:
+        """A column of the entries, float64 [n_latents, m]; 0 where there is none."""
+        out: Doubles = np.where(self.index >= 0, np.append(values, 0)[self.index], 0)
+        return out.astype(np.float64)
+
+
+def _ranked(
+    latent: npt.NDArray[np.int32], gain: npt.NDArray[np.floating]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Order by latent, then by falling gain; and each one's rank in its latent."""
+    order = np.lexsort((-gain, latent))
+    ordered = latent[order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return order, rank
+
+
+def _head(entries: Entries) -> Doubles:
+    """Gains of the keys that could find a place in a label of CANDIDATES; 0 of the rest."""
+    order, rank = _ranked(
+        entries.latent.astype(np.int64) * (int(entries.level.max(initial=0)) + 1) + entries.level,
+        entries.gain,
+    )
+    gain = np.zeros(len(entries))
+    head = order[rank < CANDIDATES // 2]
+    gain[head] = entries.gain[head]
+    return gain
 
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """The kept entries of a block of latents and what they predict.
+    """The keys kept for a block of latents, in the order they were chosen.
 
     Attributes
     ----------
     entries : Entries
-        The kept ones.
-    value : float64 [n]
-        Exclusive mean of each.
-    n_left, count_left : float64 [n]
-        Positions and firings left to each.
-    default : float64 [n_latents]
-        Mean where no kept entry matches.
-    n_default, count_default : float64 [n_latents]
-        Positions and firings there.
-    saved : float64 [n_latents]
-        Squared error saved over the mean alone, as out-of-fold trust estimates it.
+        Sorted by latent, then by rank.
+    rank : int64 [n]
+        0 for a latent's first key.
+    gram : float64 [n_latents, k, k]
+        Centred, with the ridge, in order of rank; the identity where there is no key.
+    moment : float64 [n_latents, k]
+        Centred sums of acts.
     """
 
     entries: Entries
-    value: Doubles
-    n_left: Doubles
-    count_left: Doubles
-    default: Doubles
-    n_default: Doubles
-    count_default: Doubles
-    saved: Doubles
+    rank: npt.NDArray[np.int64]
+    gram: Doubles
+    moment: Doubles
 
-    def thresholds(self) -> tuple[Doubles, Doubles]:
-        """Threshold of highest F1 on the fit split, and that F1, each float64 [n_latents].
-
-        The label says "fires" where it predicts at least the threshold. In sample: a label of a
-        hundred keys fitted on a million positions has next to no room to overfit.
-        """
-        n_latents = len(self.default)
-        latent = np.concatenate([self.entries.latent, np.arange(n_latents)])
-        value = np.concatenate([self.value, self.default])
-        n = np.concatenate([self.n_left, self.n_default])
-        count = np.concatenate([self.count_left, self.count_default])
-        order = np.lexsort((-value, latent))
-        latent, value = latent[order], value[order]
-        first = np.searchsorted(latent, np.arange(n_latents))
-
-        def running(values: Doubles) -> Doubles:
-            total: Doubles = np.cumsum(values[order])
-            before: Doubles = total[first] - values[order][first]
-            since: Doubles = total - before[latent]
-            return since
-
-        called, hit = running(n), running(count)
-        all_firings = np.bincount(latent, weights=count[order], minlength=n_latents)
-        f1 = 2 * hit / np.maximum(called + all_firings[latent], 1e-12)
-        # Entries of the same value are called together: a threshold lies below the last of them.
-        last = np.append(latent[1:] != latent[:-1], True)
-        below = np.where(last, 0, np.append(value[1:], 0))
-        tied = ~last & (value - below <= _APART * value)
-        best = np.lexsort((-np.where(tied, -1, f1), latent))[first]
-        # Halfway to the next lower value, so that rounding cannot move an entry across.
-        return (value[best] + below[best]) / 2, f1[best]
+    def weights(self, budget: int) -> Doubles:
+        """Ridge weights of the first `budget` keys, float64 [n_latents, k]; 0 for the rest."""
+        k = min(budget, self.moment.shape[1])
+        out = np.zeros_like(self.moment)
+        if k:
+            solved = np.linalg.solve(self.gram[:, :k, :k], self.moment[:, :k, None])
+            out[:, :k] = solved[:, :, 0]
+        return out
 
 
 def choose(
-    pool: Pool,
+    tree: KeyTree,
+    overlaps: Overlaps,
+    entries: Entries,
     budget: int,
     n_positions: float,
     totals: Doubles,
-    counts: Doubles,
-    lam: float,
-    worth: Doubles,
+    worth: Mapping[str, Doubles],
 ) -> Chosen:
-    """Keep at most `budget` entries per latent, those that save the most squared error.
+    """Keep at most `budget` keys per latent, those that save the most squared error.
 
     Parameters
     ----------
-    pool : Pool
+    tree : KeyTree
+    overlaps : Overlaps
+        Of the fit split.
+    entries : Entries
+        Candidates of all levels.
     budget : int
         Keys per label, >= 1.
     n_positions : float
         Positions of the fit split.
-    totals, counts : float64 [n_latents]
-        Sum of acts and number of firings over the fit split.
-    lam : float
-        Positions that the prediction above counts for in each value.
-    worth : float64 [n_latents]
-        Squared error that an entry must save, given the others, to be kept.
-
-    Notes
-    -----
-    The error saved by splitting a group of n positions and mean m into parts (n1, m1) and
-    (n2, m2) is n1 n2 / n * (m1 - m2)^2; it is multiplied by the entry's out-of-fold trust.
-    Entries are added and replaced in rounds; the round that saved most, less what its entries must
-    be worth, counts, latent by latent.
+    totals : float64 [n_latents]
+        Sum of acts over the fit split.
+    worth : mapping of str to float64 [n_latents]
+        By level, the squared error that a key must save, given the others, to be kept.
     """
-    latent = pool.entries.latent
-    kept = np.zeros(len(pool.entries), dtype=bool)
-    best, saved = kept, np.zeros(len(totals))
-    for share in SCHEDULE:
-        score = _scores(pool, kept, n_positions, totals, lam) - worth[latent]
-        kept = _top(latent, _ranked(pool, kept, score), max(1, round(share * budget)))
-        cost = worth * np.bincount(latent[kept], minlength=len(totals))
-        found = _chosen(pool, kept, n_positions, totals, counts, lam).saved - cost
-        best = np.where((found > saved)[latent], kept, best)
-        saved = np.maximum(found, saved)
-    return _chosen(pool, best, n_positions, totals, counts, lam)
-
-
-def _ranked(pool: Pool, kept: npt.NDArray[np.bool_], score: Doubles) -> Doubles:
-    """Scores by which entries compete for the next round's places; float64 [n], <= 0 = none.
-
-    Entries at the same positions, one above the other, save much of the same error: of such a
-    chain only the best enters in one round and only the weakest can leave; of equals the coarser
-    is kept.
-    """
-    above, below = _along_chain(pool, np.where(kept, -np.inf, score), np.maximum, -np.inf)
-    waits = ~kept & ((score <= above) | (score < below))
-    above, below = _along_chain(pool, np.where(kept, score, np.inf), np.minimum, np.inf)
-    stays = kept & ((score > above) | (score >= below))
-    return np.where(stays, np.inf, np.where(waits, -np.inf, score))
-
-
-def _along_chain(
-    pool: Pool, values: Doubles, extreme: np.ufunc, empty: float
-) -> tuple[Doubles, Doubles]:
-    """The extreme value of the entries above each entry, and of those below it."""
-    up, down = np.full(len(values), empty), np.full(len(values), empty)
-    for above in pool.above:
-        has = np.flatnonzero(above >= 0)
-        up[has] = extreme(up[has], values[above[has]])
-        extreme.at(down, above[has], values[has])
-    return up, down
-
-
-def _nearest_kept(pool: Pool, kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """Nearest kept entry strictly above each entry; -1 = the default."""
-    nearest = np.full(len(kept), -1, dtype=np.int64)
-    for above in pool.above[::-1]:
-        hit = (above >= 0) & kept[above]
-        nearest[hit] = above[hit]
-    return nearest
-
-
-@dataclass(frozen=True, eq=False)
-class _Left:
-    """What is left to each entry, and to each latent's default, once kept entries took theirs."""
-
-    nearest: npt.NDArray[np.int64]
-    n: Doubles
-    total: Doubles
-    count: Doubles
-    default_n: Doubles
-    default_total: Doubles
-    default_count: Doubles
-
-
-def _left(
-    pool: Pool,
-    kept: npt.NDArray[np.bool_],
-    n_positions: float,
-    totals: Doubles,
-    counts: Doubles,
-) -> _Left:
-    e = pool.entries
-    nearest = _nearest_kept(pool, kept)
-    sums = {"n": e.n, "total": e.total, "count": e.count}
-    left: dict[str, Doubles] = {name: values.astype(np.float64) for name, values in sums.items()}
-    taker = np.flatnonzero(kept)
-    # A kept entry takes its positions from the nearest kept entry above it, and from the entries
-    # in between, which would lose them too if they were kept.
-    open_ = np.ones(len(taker), dtype=bool)
-    for above in pool.above:
-        owner = above[taker]
-        take = open_ & (owner >= 0)
-        for name, values in left.items():
-            source = sums[name][taker[take]]
-            np.subtract.at(values, owner[take], source)
-        open_ &= ~(take & kept[owner])
-    free = taker[nearest[taker] < 0]
-    width = len(totals)
-
-    def rest(whole: Doubles | float, taken: Floats) -> Doubles:
-        gone = np.bincount(e.latent[free], weights=taken[free], minlength=width)
-        return np.subtract(whole, gone)
-
-    return _Left(
-        nearest,
-        left["n"],
-        left["total"],
-        left["count"],
-        rest(n_positions, e.n),
-        rest(totals, e.total),
-        rest(counts, e.count),
-    )
-
-
-def _scores(
-    pool: Pool,
-    kept: npt.NDArray[np.bool_],
-    n_positions: float,
-    totals: Doubles,
-    lam: float,
-) -> Doubles:
-    """Error saved by keeping each entry, given the others kept now; float64 [n]."""
-    e = pool.entries
-    left = _left(pool, kept, n_positions, totals, totals)
-    has_kept = left.nearest >= 0
-    n_up = np.where(has_kept, left.n[left.nearest], left.default_n[e.latent])
-    total_up = np.where(has_kept, left.total[left.nearest], left.default_total[e.latent])
-    # For an entry not kept, what is above still holds its positions; for a kept one it does not.
-    n_rest = np.where(kept, n_up, n_up - left.n)
-    total_rest = np.where(kept, total_up, total_up - left.total)
-    n, n_rest = np.maximum(left.n, 0), np.maximum(n_rest, 0)
-    difference = left.total / np.maximum(n, 1) - total_rest / np.maximum(n_rest, 1)
-    saved = n * n_rest / np.maximum(n + n_rest, 1) * difference**2
-    # A value shrunk by lam reaches only part of the saving.
-    pull = n / (n + lam)
-    trusted: Doubles = saved * (2 * pull - pull**2) * e.trust
-    return trusted
-
-
-def _top(latent: npt.NDArray[np.int32], score: Doubles, budget: int) -> npt.NDArray[np.bool_]:
-    """The `budget` best-scoring entries of each latent with a score above 0."""
-    order = np.lexsort((-score, latent))
-    sorted_latent = latent[order]
-    first = np.searchsorted(sorted_latent, sorted_latent)
-    rank = np.arange(len(order)) - first
-    kept = np.zeros(len(order), dtype=bool)
-    kept[order[(rank < budget) & (score[order] > 0)]] = True
-    return kept
-
-
-def _chosen(
-    pool: Pool,
-    kept: npt.NDArray[np.bool_],
-    n_positions: float,
-    totals: Doubles,
-    counts: Doubles,
-    lam: float,
-) -> Chosen:
-    e = pool.entries
-    left = _left(pool, kept, n_positions, totals, counts)
-    default = left.default_total / np.maximum(left.default_n, 1)
-    value = np.zeros(len(e))
-    for level in range(len(pool.above) + 1):
-        at = np.flatnonzero(kept & (e.level == level))
-        up = np.where(left.nearest[at] >= 0, value[left.nearest[at]], default[e.latent[at]])
-        value[at] = (np.maximum(left.total[at], 0) + lam * up) / (np.maximum(left.n[at], 0) + lam)
-    index = np.flatnonzero(kept)
+    names = list(tree.levels)
+    n_latents = len(totals)
+    pool = Pool.make(entries, n_latents, len(names))
+    there = pool.index >= 0
+    n, total = pool.padded(entries.n), pool.padded(entries.total)
+    gram = _gram(pool, overlaps, names)
+    gram -= n[:, :, None] * n[:, None, :] / n_positions
+    moment = total - n * (totals / n_positions)[:, None]
+    diagonal = np.einsum("jii->ji", gram)
+    diagonal += RIDGE
+    trust = pool.padded(entries.trust)
+    by_level = np.stack([worth[name] for name in names])
+    level = pool.padded(entries.level).astype(np.int64)
+    price = by_level[level, np.arange(n_latents)[:, None]]
+    order = _forward(gram, moment, there, trust, price, min(budget, pool.index.shape[1]))
+    kept = order >= 0
+    latent = np.arange(n_latents)[:, None]
+    at = np.maximum(order, 0)
+    small = gram[latent[:, :, None], at[:, :, None], at[:, None, :]]
+    both = kept[:, :, None] & kept[:, None, :]
+    small = np.where(both, small, np.eye(order.shape[1]))
+    rows = pool.index[latent, at]
+    rank = np.broadcast_to(np.arange(order.shape[1]), order.shape)
     return Chosen(
-        e.take(index),
-        value[index],
-        np.maximum(left.n[index], 0),
-        np.maximum(left.count[index], 0),
-        np.maximum(default, 0),
-        left.default_n,
-        left.default_count,
-        _saved(e, left, index, totals, n_positions, lam),
+        entries.take(rows[kept]), rank[kept], small, np.where(kept, moment[latent, at], 0.0)
     )
 
 
-def _saved(
-    e: Entries,
-    left: _Left,
-    kept: npt.NDArray[np.integer],
-    totals: Doubles,
-    n_positions: float,
-    lam: float,
-) -> Doubles:
-    """Squared error that the kept entries save over the mean alone, float64 [n_latents].
+def _gram(pool: Pool, overlaps: Overlaps, names: Sequence[str]) -> Doubles:
+    """How often each two candidates of a latent meet, float64 [n_latents, m, m]."""
+    n_latents, m = pool.index.shape
+    gram = np.zeros((n_latents, m, m))
+    levels, nodes = pool.entries.level, pool.entries.node
+    for latent in range(n_latents):
+        rows = pool.index[latent][pool.index[latent] >= 0]
+        present, where = np.unique(levels[rows], return_inverse=True)
+        places = [np.flatnonzero(where == group) for group in range(len(present))]
+        for i, a in enumerate(places):
+            for k in range(i, len(places)):
+                b = places[k]
+                shared = overlaps.grid(
+                    names[present[i]], nodes[rows[a]], names[present[k]], nodes[rows[b]]
+                )
+                gram[latent, a[:, None], b[None, :]] = shared
+                gram[latent, b[:, None], a[None, :]] = shared.T
+    return gram
 
-    Variance between groups adds up over a tree: that of an entry's parts (the kept entries just
-    below it, and what is left to it) about its own mean, summed over entries, the default as the
-    root included. Of each such sum, the share that the parts' trust promises counts.
+
+def _forward(
+    gram: Doubles,
+    moment: Doubles,
+    there: npt.NDArray[np.bool_],
+    trust: Doubles,
+    price: Doubles,
+    budget: int,
+) -> npt.NDArray[np.int64]:
+    """Candidates in the order they are chosen, int64 [n_latents, budget]; -1 = none pays.
+
+    After k choices, `left` is the diagonal of the Gram matrix and `pull` the moments, both given
+    the chosen ones; `factor` holds the first k rows of the pivoted Cholesky factor.
     """
-    width, owner = len(totals), left.nearest[kept]
-    # Owners: kept entries by their index, then the defaults by latent.
-    owner = np.where(owner >= 0, owner, len(e) + e.latent[kept])
-    whole = np.concatenate([e.total / np.maximum(e.n, 1), totals / n_positions])
-    rest_n = np.concatenate([left.n, left.default_n])
-    rest = np.concatenate([left.total, left.default_total]) / np.maximum(rest_n, 1)
-    between = e.n[kept] * (whole[kept] - whole[owner]) ** 2
-    pull = left.n[kept] / (np.maximum(left.n[kept], 0) + lam)
-    trust = e.trust[kept] * (2 * pull - pull**2)
-    of_parts = np.bincount(owner, between, len(whole))
-    trusted = np.bincount(owner, between * trust, len(whole))
-    of_rest = np.maximum(rest_n, 0) * (rest - whole) ** 2
-    saved = trusted * (1 + of_rest / np.maximum(of_parts, 1e-30))
-    latent = np.concatenate([e.latent, np.arange(width)])
-    return np.bincount(latent, saved, width).astype(np.float64)
+    n_latents, m = moment.shape
+    latent = np.arange(n_latents)
+    left = np.einsum("jii->ji", gram).copy()
+    pull = moment.copy()
+    open_ = there.copy()
+    factor = np.zeros((n_latents, budget, m))
+    order = np.full((n_latents, budget), -1, dtype=np.int64)
+    for step in range(budget):
+        saves = pull**2 / np.maximum(left, RIDGE) * trust - price
+        saves[~open_] = -1
+        best = saves.argmax(axis=1)
+        pays = saves[latent, best] > 0
+        if not pays.any():
+            break
+        order[pays, step] = best[pays]
+        known = factor[:, :step]
+        row = gram[latent, best] - np.einsum("jk,jkm->jm", known[latent, :, best], known)
+        row /= np.sqrt(np.maximum(left[latent, best], RIDGE))[:, None]
+        row[~pays] = 0
+        factor[:, step] = row
+        pull -= row * (pull[latent, best] / np.sqrt(np.maximum(left[latent, best], RIDGE)))[:, None]
+        left -= row**2
+        open_[latent, best] = False
+        open_[~pays] = False
+    return order

@@ -1,13 +1,16 @@
-"""Short labels: the few keys that each latent keeps, whichever family they come from."""
+"""Short labels: the few keys that each latent keeps, what each adds, and when they say "fires"."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.arrays import Doubles
+from labeler.arrays import Bools, Doubles
+from labeler.curves import FiringCurve
 from labeler.keytree import KeyTree
+from labeler.predict import additive_tables
+from labeler.sample import Sample
 from labeler.select import Chosen
 
 
@@ -17,24 +20,25 @@ class ShortLabels:
 
     Attributes
     ----------
-    family : list of str
-        Per latent the finest type of the chain its keys come from.
     latent, node : int32 [n]
-        Absolute latent number and node of each entry.
-    level : list of str
-        Function type of each entry.
+        Absolute latent number and node of each entry; entries by latent, most telling first.
+    level : str [n]
+        Level of each entry.
+    weight : float32 [n]
+        What the entry adds to the prediction.
     value : float32 [n]
-        What the label predicts there.
+        The prediction where the entry applies, and of the rest only what it refines.
     n, count : float32 [n]
-        Positions and firings of the fit split left to the entry.
+        Positions of the fit split at the key, and firings there.
     default, threshold, f1 : float32 [n_latents]
-        Prediction elsewhere, activation above which the label says "fires", F1 in sample.
+        Prediction elsewhere, activation from which the label says "fires", F1 on the sample of
+        the fit split that the threshold was chosen on.
     """
 
-    family: npt.NDArray[np.str_]
     latent: npt.NDArray[np.int32]
     level: npt.NDArray[np.str_]
     node: npt.NDArray[np.int32]
+    weight: npt.NDArray[np.float32]
     value: npt.NDArray[np.float32]
     n: npt.NDArray[np.float32]
     count: npt.NDArray[np.float32]
@@ -43,51 +47,82 @@ class ShortLabels:
     f1: npt.NDArray[np.float32]
 
 
-def best_family(
-    tree: KeyTree, chosen: Mapping[str, Chosen], first: int, mean_act: Doubles
+def short_labels(
+    tree: KeyTree,
+    chosen: Chosen,
+    budget: int,
+    first: int,
+    mean: Doubles,
+    mean_act: Doubles,
+    n_positions: float,
+    sample: Sample,
+    fires: Bools,
 ) -> ShortLabels:
-    """For each latent the family whose kept keys save most."""
-    families = list(chosen)
-    saved = np.stack([chosen[family].saved for family in families])
-    best = saved.argmax(axis=0)
-    parts = []
-    n_latents = len(mean_act)
-    default, threshold, f1 = np.zeros(n_latents), np.zeros(n_latents), np.zeros(n_latents)
-    for index, family in enumerate(families):
-        mine = best == index
-        picked = chosen[family]
-        default[mine] = picked.default[mine]
-        cut, score = picked.thresholds()
-        threshold[mine], f1[mine] = cut[mine], score[mine]
-        keep = mine[picked.entries.latent]
-        entries = picked.entries.take(keep)
-        chain = np.array(tree.chain(family))
-        parts.append(
-            (
-                entries.latent + first,
-                chain[entries.level],
-                entries.node,
-                picked.value[keep].astype(np.float32),
-                picked.n_left[keep].astype(np.float32),
-                picked.count_left[keep].astype(np.float32),
-            )
-        )
-    latent, level, node, value, n, count = (
-        np.concatenate(part) for part in zip(*parts, strict=True)
-    )
-    order = np.argsort(latent, kind="stable")
+    """The first `budget` keys of a block's choice, with weights and thresholds.
+
+    Parameters
+    ----------
+    tree : KeyTree
+    chosen : Chosen
+    budget : int
+    first : int
+        Number of the block's first latent.
+    mean, mean_act : float64 [n_latents]
+        Mean activation over all positions, and where the latent fires.
+    n_positions : float
+        Positions of the fit split.
+    sample : Sample
+    fires : bool [n, n_latents]
+        Firings in the sample.
+    """
+    weights = chosen.weights(budget)
+    keep = np.flatnonzero(chosen.rank < budget)
+    entries = chosen.entries.take(keep)
+    weight = weights[entries.latent, chosen.rank[keep]]
+    default = mean.copy()
+    np.subtract.at(default, entries.latent, weight * entries.n / n_positions)
+    level = np.array(list(tree.levels))[entries.level]
+    tables = additive_tables(tree, level, entries.latent, entries.node, weight, len(mean))
+    predicted = np.empty((len(sample.position), len(mean)), dtype=np.float32)
+    predicted[:] = default
+    for name, table in tables.items():
+        for node in sample.nodes[name].T:
+            table.add_to(predicted, node)
+    f1, threshold = FiringCurve.of(predicted, fires, mean_act).best()
     return ShortLabels(
-        np.array(families)[best],
-        latent[order],
-        level[order],
-        node[order],
-        value[order],
-        n[order],
-        count[order],
+        (entries.latent + first).astype(np.int32),
+        level,
+        entries.node,
+        weight.astype(np.float32),
+        _values(tree, level, entries.latent, entries.node, weight, default).astype(np.float32),
+        entries.n,
+        entries.count,
         default.astype(np.float32),
         threshold.astype(np.float32),
         f1.astype(np.float32),
     )
+
+
+def _values(
+    tree: KeyTree,
+    level: npt.NDArray[np.str_],
+    latent: npt.NDArray[np.int32],
+    node: npt.NDArray[np.int32],
+    weight: Doubles,
+    default: Doubles,
+) -> Doubles:
+    """Prediction at each entry: the default, its weight, and those of the kept keys above it."""
+    value = default[latent] + weight
+    known = {
+        (str(name), int(j), int(at)): w
+        for name, j, at, w in zip(level, latent, node, weight, strict=True)
+    }
+    for index, name in enumerate(level):
+        at, here = int(node[index]), str(name)
+        while (up := tree.levels[here].parent_name) is not None:
+            at, here = int(tree.levels[here].pair[at] // max(len(tree.levels[here].keys), 1)), up
+            value[index] += known.get((here, int(latent[index]), at), 0.0)
+    return value
 
 
 def join_short(parts: Sequence[ShortLabels]) -> ShortLabels:

@@ -93,7 +93,7 @@ def _card(run: Run, labels: LabelSet, latent: int) -> tuple[Card, list[str]]:
         heldout = run.tokens.heldout
         n_documents = len(np.unique(heldout.doc))
         firings = load_heldout_firings(run.cache, labels.hookpoint, run.tokens)
-        text = (Sample.take(heldout, labels.tree), firings)
+        text = (Sample.take(heldout, labels.shared), firings)
     except CacheError as error:
         notes.append(f"no text: {error}")
     (card,) = make_cards(
@@ -107,6 +107,8 @@ def _card(run: Run, labels: LabelSet, latent: int) -> tuple[Card, list[str]]:
 def _print(console: Console, card: Card, notes: list[str]) -> None:
     console.print(_title(card))
     console.print(_line(card["line"]))
+    if card["weights"]:
+        console.print(_line(card["weights"]), style=_SOFT)
     console.print()
     for line in _score_lines(card):
         console.print(line)
@@ -174,13 +176,14 @@ def _score_lines(card: Card) -> list[Text]:
 
 def _keys(card: Card) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("key", header_style=_SOFT, overflow="fold", max_width=36)
-    for name in ("predicts", "fired", "seen"):
+    table.add_column("key", header_style=_SOFT, overflow="fold", max_width=34)
+    for name in ("adds", "predicts", "fired", "seen"):
         table.add_column(name, justify="right", header_style=_SOFT, no_wrap=True)
     table.add_column("type", header_style=_SOFT)
     for row in card["key_rows"]:
         table.add_row(
             _line(row["text"]),
+            f"{row['weight']:+.1f}",
             number(row["value"], 1),
             f"{row['firings']:,}",
             f"{row['n']:,}",
@@ -193,10 +196,9 @@ def _keys(card: Card) -> Table:
 def _candidates(card: Card) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("type", header_style=_SOFT, no_wrap=True)
-    table.add_column("F1", justify="right", header_style=_SOFT, no_wrap=True)
     table.add_column("why it failed", header_style=_SOFT)
     for row in card["candidates"]:
-        table.add_row(row["type"], number(row["f1"]), row["why"])
+        table.add_row(row["type"], row["why"])
     return table
 
 

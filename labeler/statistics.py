@@ -4,8 +4,8 @@ They are sums, so they add up over token shards, machines and days. Out-of-fold 
 (node, fold) row (labeler.rowsums), whole tables by node (labeler.tables).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +13,17 @@ import numpy.typing as npt
 from scipy import sparse
 
 from labeler.arrays import Doubles, Floats
-from labeler.keytree import KeyTree, Nodes
+from labeler.keytree import KeyTree
+from labeler.level import Nodes
 from labeler.tokens import HELDOUT, N_FOLDS, Tokens
 
 if TYPE_CHECKING:
     from labeler.cache import LatentCache
+
+
+LEAST_OF_SEVERAL = 24
+"""Positions that a key needs where positions have several: such keys are many times as many, and
+one seen less often does not save what it costs to state."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +113,29 @@ class LatentFirings:
 
 
 @dataclass(frozen=True, eq=False)
+class Plan:
+    """A few whole nodes of a level, worked on together; the same for every block of latents.
+
+    Attributes
+    ----------
+    nodes, rows : slice
+        Of the level's alive nodes and rows.
+    first : int64 [n]
+        First row of each node, within the chunk.
+    node_of_row : int64 [n_rows]
+        Node of each row, within the chunk.
+    further : list of (int64 [k], int64 [k])
+        Nodes that have a second, third, ... row, and that row.
+    """
+
+    nodes: slice
+    rows: slice
+    first: npt.NDArray[np.int64]
+    node_of_row: npt.NDArray[np.int64]
+    further: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]
+
+
+@dataclass(frozen=True, eq=False)
 class Rows:
     """The (node, fold) pairs of one level that out-of-fold scores can differ on.
 
@@ -125,8 +154,8 @@ class Rows:
         First row of each node that has rows.
     alive : int32 [n_alive]
         Those nodes.
-    of_position : int32 [n_positions]
-        Row of each position of the fit split, -1 = none.
+    of_position : int32 [n_positions, m]
+        Rows of each position of the fit split, -1 = none; m = 1 but for types of several keys.
     """
 
     node: npt.NDArray[np.int32]
@@ -137,11 +166,18 @@ class Rows:
     first_row: npt.NDArray[np.int64]
     alive: npt.NDArray[np.int32]
     of_position: npt.NDArray[np.int32]
+    _plans: dict[int, list[Plan]] = field(default_factory=dict)
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
         return len(self.node)
+
+    def plans(self, size: int) -> list[Plan]:
+        """Chunks of about `size` rows, whole nodes each; made once."""
+        if size not in self._plans:
+            self._plans[size] = list(_plan(self.first_row, self.n_rows, size))
+        return self._plans[size]
 
     @property
     def index(self) -> npt.NDArray[np.int64]:
@@ -151,7 +187,25 @@ class Rows:
         )
 
 
-def make_rows(tree: KeyTree, nodes: dict[str, Nodes], fit: Tokens) -> dict[str, Rows]:
+def _plan(first_row: npt.NDArray[np.int64], n_rows: int, size: int) -> Iterator[Plan]:
+    """Cut a level into chunks of about `size` rows, whole nodes each."""
+    ends = np.append(first_row, n_rows)
+    node = 0
+    while node < len(first_row):
+        stop = int(np.searchsorted(ends, ends[node] + size, side="right")) - 1
+        stop = min(max(stop, node + 1), len(first_row))
+        nodes, rows = slice(node, stop), slice(int(ends[node]), int(ends[stop]))
+        first = ends[node:stop] - rows.start
+        count = np.diff(ends[node : stop + 1])
+        further = []
+        for more in range(1, int(count.max())):
+            has = np.flatnonzero(count > more)
+            further.append((has, first[has] + more))
+        yield Plan(nodes, rows, first, np.repeat(np.arange(stop - node), count), further)
+        node = stop
+
+
+def make_rows(tree: KeyTree, nodes: Mapping[str, Nodes], fit: Tokens) -> dict[str, Rows]:
     """The rows of every level of a tree over its fit split."""
     rows: dict[str, Rows] = {}
     number: dict[str, npt.NDArray[np.int32]] = {}
@@ -159,6 +213,8 @@ def make_rows(tree: KeyTree, nodes: dict[str, Nodes], fit: Tokens) -> dict[str, 
     for name, level in tree.levels.items():
         total = level.n.sum(axis=1, keepdims=True)
         mask = (level.n > 0) & (total > level.n)
+        if tree.several_keys(name):
+            mask &= total >= LEAST_OF_SEVERAL
         node, in_fold = (part.astype(np.int32) for part in np.nonzero(mask))
         table = np.full(level.n_nodes * N_FOLDS, -1, dtype=np.int32)
         table[node.astype(np.int64) * N_FOLDS + in_fold] = np.arange(len(node), dtype=np.int32)
@@ -169,10 +225,11 @@ def make_rows(tree: KeyTree, nodes: dict[str, Nodes], fit: Tokens) -> dict[str, 
             parent = level.parent[node].astype(np.int64)
             parent_row = number[level.parent_name][parent * N_FOLDS + in_fold]
         alive, first_row = np.unique(node, return_index=True)
-        at = nodes[name].ravel().astype(np.int64)
-        of_position = np.full(len(at), -1, dtype=np.int32)
-        has = np.flatnonzero(at >= 0)
-        of_position[has] = table[at[has] * N_FOLDS + fold[has]]
+        # One column per key that a position may have.
+        at = nodes[name].reshape(len(fold), -1).astype(np.int64)
+        of_position = np.full(at.shape, -1, dtype=np.int32)
+        has, place = np.nonzero(at >= 0)
+        of_position[has, place] = table[at[has, place] * N_FOLDS + fold[has]]
         rows[name] = Rows(
             node=node,
             fold=in_fold,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from labeler.config import DEFAULT_FUNCTIONS, RunConfig
+from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, RunConfig
 from labeler.errors import OptionError, RunError
 from labeler.inputs import Run
-from labeler.provenance import code_version, is_done, key_of, mark_done
+from labeler.provenance import is_done, key_of, mark_done
 from labeler.store import read_json, write_json, write_parquet
 from labeler.tokens import Tokens
 
@@ -84,62 +84,20 @@ def cache(run: Run, say: Say = lambda line: None) -> None:
 
 
 def fit(
-    run: Run, functions: Sequence[str] = DEFAULT_FUNCTIONS, say: Say = lambda line: None
+    run: Run,
+    functions: Sequence[str] = DEFAULT_FUNCTIONS,
+    say: Say = lambda line: None,
+    corrections: Sequence[str] = CORRECTIONS,
 ) -> None:
-    """Fit labels to every cached hookpoint."""
-    from labeler.fit import fit_hookpoint
-    from labeler.keytree import KeyTree
-    from labeler.labels import label_folder, save_labels
-    from labeler.progress import progress_bar
-    from labeler.statistics import load_fit_firings, make_rows
-    from labeler.tables import runs_by_type, write_tables
+    """Fit labels to every cached hookpoint.
+
+    `functions` compete for the labels; `corrections`, refinements all, are added to whole tables
+    where they help.
+    """
+    from labeler.fit_run import fit_run
 
     with timed(run, "fit"):
-        tokens, source = run.tokens, run.cache
-        split = tokens.fit
-        tree, nodes = KeyTree.build(split, functions)
-        for name, why in tree.abstained.items():
-            say(f"{name} abstains: {why}")
-        if not tree.levels:
-            raise OptionError(
-                "--functions: none of the function types applies to this corpus: "
-                + "; ".join(tree.abstained.values())
-            )
-        tree_key = key_of(tokens=tokens.fingerprint, functions=list(tree.levels))
-        tree_marker = run.out / "labels" / "tree" / "done.json"
-        if not is_done(tree_marker, tree_key):
-            tree.save(run.out / "labels" / "tree")
-            mark_done(tree_marker, tree_key)
-        rows = make_rows(tree, nodes, split)
-        for hookpoint in run.hookpoints:
-            folder = label_folder(run.out, hookpoint)
-            facts = {
-                "corpus": read_json(run.out / "tokens" / "done.json", RunError, "run cache")[
-                    "corpus"
-                ],
-                "model": source.manifest.model,
-                "coder": source.manifest.hookpoints[hookpoint].coder,
-                "tokens": tokens.fingerprint,
-                "functions": list(tree.levels),
-                "seed": run.config.seed,
-            }
-            if is_done(folder / "done.json", key_of(**facts)):
-                continue
-            firings = load_fit_firings(source, hookpoint, tokens)
-            with progress_bar(f"fitting {hookpoint}", 1.0, quiet=run.quiet) as advance:
-                fitted = fit_hookpoint(
-                    tree,
-                    rows,
-                    split,
-                    firings,
-                    seed=run.config.seed,
-                    advance=advance,
-                )
-            runs = runs_by_type(fitted.types, fitted.runs, fitted.labeled)
-            write_tables(folder / "whole", tree, nodes, firings, runs, fitted.shrinkage)
-            save_labels(folder, hookpoint, tree, fitted, {**facts, "code": code_version()})
-            mark_done(folder / "done.json", key_of(**facts))
-            say(f"{hookpoint}: {int(fitted.labeled.sum()):,} of {len(fitted.count):,} labeled")
+        fit_run(run, functions, corrections, say)
 
 
 def verify(run: Run, say: Say = lambda line: None) -> None:
@@ -153,12 +111,17 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
 
     with timed(run, "verify"):
         tokens = run.tokens
+        # Read and looked up once for all hookpoints, if there is anything left to score.
+        tree, nodes = None, None
         for hookpoint in run.hookpoints:
             folder = run.out / "verify" / hookpoint
             key = _labels_key(run, hookpoint)
             if is_done(folder / "done.json", key):
                 continue
-            labels = LabelSet.load(label_folder(run.out, hookpoint))
+            labels = LabelSet.load(label_folder(run.out, hookpoint), tree)
+            if tree is None:
+                tree = labels.shared
+                nodes = tree.find(run.tokens.heldout)
             firings = load_heldout_firings(run.cache, hookpoint, tokens)
             heldout = tokens.heldout
             total = heldout.n_ctx * len(ALL_BUDGETS)
@@ -169,6 +132,7 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
                     firings,
                     budgets=ALL_BUDGETS,
                     seed=run.config.seed,
+                    nodes=nodes,
                     advance=advance,
                 )
             live = live_latents(labels, firings.count)
@@ -198,7 +162,7 @@ def verify(run: Run, say: Say = lambda line: None) -> None:
 
 def live_latents(labels: "LabelSet", heldout: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
     """Which latents are live (design.md, section 2), bool [n_latents]."""
-    from labeler.fit import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+    from labeler.fitted import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 
     enough = labels.latents["n_fit"].to_numpy() >= MIN_FIT_FIRINGS
     return enough & (heldout >= MIN_HELDOUT_FIRINGS)
@@ -216,7 +180,7 @@ def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> Non
         if len(run.hookpoints) > 1:
             sets.append(run.hookpoints)
         labels: dict[str, LabelSet] = {}
-        base = None
+        base, tree = None, None
         for chosen in sets:
             name = chosen[0] if len(chosen) == 1 else "all_layers"
             path = run.out / "rewrite" / f"{name}.json"
@@ -226,7 +190,8 @@ def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> Non
                 continue
             for hookpoint in chosen:
                 if hookpoint not in labels:
-                    labels[hookpoint] = LabelSet.load(label_folder(run.out, hookpoint))
+                    labels[hookpoint] = LabelSet.load(label_folder(run.out, hookpoint), tree)
+                    tree = labels[hookpoint].shared
             wanted = variants(chosen, labels, ALL_BUDGETS, run.config.seed)
             total = heldout.n_ctx * (len(wanted) + (base is None))
             with progress_bar(f"rewriting {name}", total, quiet=run.quiet) as advance:
@@ -307,11 +272,15 @@ def _refuse_stale(run: Run) -> None:
 
 
 def run_all(
-    run: Run, functions: Sequence[str], rewrite_tokens: int, say: Say = lambda line: None
+    run: Run,
+    functions: Sequence[str],
+    rewrite_tokens: int,
+    say: Say = lambda line: None,
+    corrections: Sequence[str] = CORRECTIONS,
 ) -> None:
     """Every step in order."""
     cache(run, say)
-    fit(run, functions, say)
+    fit(run, functions, say, corrections)
     verify(run, say)
     rewrite(run, rewrite_tokens, say)
     report(run, say)

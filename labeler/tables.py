@@ -6,15 +6,17 @@ text needs are ever read.
 """
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from labeler.corrections import Correction, Fitted
 from labeler.errors import LabelError
-from labeler.keytree import KeyTree, Nodes
+from labeler.keytree import KeyTree
+from labeler.level import Nodes
 from labeler.predict import Table
 from labeler.scores import Shrinkage
 from labeler.statistics import LatentFirings
@@ -87,10 +89,9 @@ def write_tables(
         total.sort_indices()
         lam = np.float32(shrinkage[name].mean)
         total.data /= np.repeat(level.n_total + lam, np.diff(total.indptr)).astype(np.float32)
-        dtype = np.uint16 if firings.n_latents <= 1 << 16 else np.uint32
         arrays = {
             "start": total.indptr.astype(np.int64),
-            "latent": total.indices.astype(dtype),
+            "latent": total.indices.astype(_latent_dtype(firings.n_latents)),
             "value": total.data.astype(_value_dtype(total)),
             "scale": (lam / (level.n_total + lam)).astype(np.float32),
         }
@@ -98,16 +99,55 @@ def write_tables(
             write_array(folder / name / f"{key}.npy", array)
 
 
+def write_extra(
+    folder: Path,
+    tree: KeyTree,
+    corrections: Sequence[Correction],
+    extra: Sequence[Fitted],
+    labeled: npt.NDArray[np.bool_],
+) -> None:
+    """Write what each correction adds to the whole tables of labeled latents.
+
+    Parameters
+    ----------
+    folder : Path
+        One sub-folder per level is written here.
+    tree : KeyTree
+    corrections, extra : sequence of Correction, sequence of Fitted
+        In order.
+    labeled : bool [n_latents]
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for one, cells in zip(corrections, extra, strict=True):
+        keep = labeled[cells.latent]
+        shape = (tree.levels[one.level].n_nodes, len(labeled))
+        table = sparse.coo_matrix(
+            (cells.value[keep], (cells.node[keep], cells.latent[keep])), shape=shape
+        ).tocsr()
+        table.sort_indices()
+        arrays = {
+            "start": table.indptr.astype(np.int64),
+            "latent": table.indices.astype(_latent_dtype(len(labeled))),
+            "value": table.data.astype(_value_dtype(table)),
+        }
+        for key, array in arrays.items():
+            write_array(folder / one.level / f"{key}.npy", array)
+
+
+def _latent_dtype(n_latents: int) -> type[np.unsignedinteger]:
+    return np.uint16 if n_latents <= 1 << 16 else np.uint32
+
+
 def _value_dtype(total: sparse.csr_matrix) -> type[np.floating]:
     """Half precision where no latent's values overflow it or drown in its smallest steps."""
     largest = np.zeros(total.shape[1], dtype=np.float32)
-    np.maximum.at(largest, total.indices, total.data)
+    np.maximum.at(largest, total.indices, np.abs(total.data))
     fits = largest.max(initial=0) < 6e4 and (largest[largest > 0] > 1e-4).all()
     return np.float16 if fits else np.float32
 
 
-def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
-    """Memory-map the tables that `write_tables` wrote, parents first.
+def read_tables(folder: Path, tree: KeyTree, *, scaled: bool = True) -> dict[str, Table]:
+    """Memory-map what `write_tables` wrote, parents first; or `write_extra`, not scaled.
 
     Raises
     ------
@@ -115,13 +155,14 @@ def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
         If a file is missing or does not fit the tree.
     """
     tables = {}
+    names = ("start", "latent", "value", "scale") if scaled else ("start", "latent", "value")
     for name, level in tree.levels.items():
         if not (folder / name).is_dir():
             continue
         try:
-            start, latent, value, scale = (
+            start, latent, value, *scale = (
                 np.load(folder / name / f"{key}.npy", mmap_mode="r", allow_pickle=False)
-                for key in ("start", "latent", "value", "scale")
+                for key in names
             )
         except (OSError, EOFError, ValueError) as error:
             raise LabelError(
@@ -133,6 +174,10 @@ def read_tables(folder: Path, tree: KeyTree) -> dict[str, Table]:
                 f"the tree {level.n_nodes} nodes; run `labeler fit` again"
             )
         # asarray: plain views of the mapped files, without memmap's slow indexing.
-        arrays = (np.asarray(array) for array in (start, latent, value, scale))
-        tables[name] = Table(*arrays)
+        tables[name] = Table(
+            np.asarray(start),
+            np.asarray(latent),
+            np.asarray(value),
+            np.asarray(scale[0]) if scale else None,
+        )
     return tables

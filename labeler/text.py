@@ -1,12 +1,21 @@
-"""Labels as a person reads them."""
+"""Labels as a person reads them: a sentence, and a formula."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from labeler.fit import FDR, MIN_FIT_FIRINGS, HookpointFit
+from labeler.fitted import FDR, MIN_FIT_FIRINGS, HookpointFit
 
 SHOWN = 6
-"""Keys named in a label's line; the rest is counted."""
+"""Keys named as those that a label fires on; the rest is counted."""
+
+MODIFIERS = 3
+"""Keys named as what makes a label predict more or less."""
+
+_SMALL = 0.1
+"""Share of the largest weight below which a modifier goes unsaid."""
 
 
 def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
@@ -27,7 +36,7 @@ def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
     for latent in range(len(fit.count)):
         if labeled[latent]:
             rows = mine.slice(start[latent], start[latent + 1] - start[latent])
-            lines.append(_sentence(rows, float(threshold[latent])))
+            lines.append(sentence(rows, float(threshold[latent])))
         elif not fit.fitted[latent]:
             lines.append(
                 f"not fitted: fires {int(fit.count[latent])} times in the fit split, "
@@ -55,27 +64,63 @@ def _unexplained(fit: HookpointFit, latent: int) -> str:
     )
 
 
-def _sentence(rows: pl.DataFrame, threshold: float) -> str:
-    """What the label's entries say, those that carry most of the activation first."""
-    weight = (rows["value"] * rows["n"]).to_numpy()
-    fires = (rows["value"] >= threshold).to_numpy()
-    order = np.argsort(-weight, kind="stable")
-    positive = [index for index in order if fires[index]]
-    # Entries below the threshold matter as exceptions to a coarser entry above it.
-    negative = [index for index in order if not fires[index]]
-    texts = rows["text"]
-    line = "fires on " + _listing([texts[int(index)] for index in positive])
+def sentence(rows: pl.DataFrame, threshold: float) -> str:
+    """What a label's entries say, those that carry most of the activation first.
+
+    Parameters
+    ----------
+    rows : polars.DataFrame
+        Entries of one label: text, weight, value, n.
+    threshold : float
+        Activation from which the label says "fires".
+    """
     if not len(rows):
         return "predicts its mean: no key saves enough of its squared error to be kept"
-    if not positive:
-        line = "leans towards " + _listing([texts[int(index)] for index in order])
-        return line + ", never surely enough to say it fires"
-    if negative:
-        line += f"; {len(negative)} weaker or excepted key{'s' if len(negative) > 1 else ''}"
-    return line
+    weight, value, n = (rows[name].to_numpy() for name in ("weight", "value", "n"))
+    texts = rows["text"].to_list()
+    order = np.argsort(-np.abs(weight) * n, kind="stable")
+    fires = [texts[i] for i in order if weight[i] > 0 and value[i] >= threshold]
+    large = np.abs(weight) >= _SMALL * np.abs(weight).max()
+    more = [texts[i] for i in order if weight[i] > 0 and value[i] < threshold and large[i]]
+    down = [i for i in order if weight[i] < 0 and large[i]]
+    # An exception takes even the strongest prediction below the threshold. Where keys only take
+    # away, that is what they take it from.
+    strongest = float(np.maximum(value, value - weight).max())
+    exception = (strongest >= threshold) & (strongest + weight < threshold)
+    unless = [texts[i] for i in down if exception[i]]
+    less = [texts[i] for i in down if not exception[i]]
+    if fires:
+        parts = ["fires on " + _listing(fires, SHOWN)]
+        if more:
+            parts.append("stronger with " + _listing(more, MODIFIERS))
+    elif more:
+        parts = [f"leans towards {_listing(more, SHOWN)}, never one of them alone"]
+    else:
+        parts = ["fires at any token" if strongest >= threshold else "fires at no token"]
+    if less:
+        parts.append("weaker with " + _listing(less, MODIFIERS))
+    line = "; ".join(parts)
+    return f"{line}; unless {_listing(unless, MODIFIERS)}" if unless else line
 
 
-def _listing(texts: list[str]) -> str:
-    shown = ", ".join(texts[:SHOWN])
-    more = len(texts) - SHOWN
+def formula(rows: pl.DataFrame, default: float, most: int = 8) -> str:
+    """A label as one line of code: its default and what each key adds, the heaviest first.
+
+    >>> frame = pl.DataFrame({"text": ["` not`"], "weight": [2.0], "n": [5]})
+    >>> formula(frame, 0.125)
+    'act = 0.125 + 2*[` not`]'
+    """
+    found: Sequence[dict[str, Any]] = rows.to_dicts()
+    heaviest = sorted(found, key=lambda row: -abs(row["weight"]) * row["n"])
+    parts = [f"act = {default:.3g}"]
+    for row in heaviest[:most]:
+        sign = "-" if row["weight"] < 0 else "+"
+        parts.append(f"{sign} {abs(row['weight']):.3g}*[{row['text']}]")
+    left = len(heaviest) - most
+    return " ".join(parts) + (f" + {left} more" if left > 0 else "")
+
+
+def _listing(texts: Sequence[str], most: int) -> str:
+    shown = ", ".join(texts[:most])
+    more = len(texts) - most
     return f"{shown} and {more} more" if more > 0 else shown

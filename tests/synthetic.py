@@ -1,19 +1,25 @@
 """Made-up text and firings whose truth is known, for tests that need no model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 from labeler.arrays import Doubles
-from labeler.fit import HookpointFit, fit_hookpoint
-from labeler.keytree import KeyTree, Nodes
+from labeler.fit import fit_hookpoint
+from labeler.fitted import HookpointFit
+from labeler.functions import FunctionType, Keys, registry
+from labeler.keytree import KeyTree
 from labeler.labels import LabelSet, save_labels
+from labeler.level import Nodes
+from labeler.material import Material as FitMaterial
 from labeler.scores import BlockScorer
-from labeler.statistics import LatentFirings, Rows, make_rows
-from labeler.tables import runs_by_type, write_tables
+from labeler.statistics import LatentFirings, Rows
+from labeler.tables import runs_by_type, write_extra, write_tables
 from labeler.tokens import HELDOUT, N_FOLDS, Tokens
 
 Acts = npt.NDArray[np.float32]
@@ -129,26 +135,49 @@ def firings_of(acts: Acts, first: int = 0) -> LatentFirings:
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """A corpus, its key tree and the firings of some latents on its fit split."""
+    """A corpus and the firings of some latents on its fit split."""
 
     tokens: Tokens
-    fit: Tokens
-    tree: KeyTree
-    nodes: dict[str, Nodes]
-    rows: dict[str, Rows]
+    made: FitMaterial
     acts: Acts
     firings: LatentFirings
 
+    @property
+    def fit(self) -> Tokens:
+        """The fit split."""
+        return self.made.fit
+
+    @property
+    def tree(self) -> KeyTree:
+        """All levels."""
+        return self.made.tree
+
+    @property
+    def nodes(self) -> Mapping[str, Nodes]:
+        """Nodes of the fit split."""
+        return self.made.nodes
+
+    @property
+    def rows(self) -> Mapping[str, Rows]:
+        """Rows of every level."""
+        return self.made.rows
+
     def fitted(self, seed: int = 0) -> HookpointFit:
         """Fit all latents."""
-        return fit_hookpoint(self.tree, self.rows, self.fit, self.firings, seed=seed)
+        return fit_hookpoint(self.made, self.firings, seed=seed)
 
 
-def material(tokens: Tokens, names: Sequence[str], acts: Acts) -> Material:
-    """Number the keys of a corpus and take the firings [n_ctx * ctx_len of the fit split, n]."""
+def material(
+    tokens: Tokens, names: Sequence[str], acts: Acts, scored: Sequence[str] | None = None
+) -> Material:
+    """Number the keys of a corpus and take the firings [n_ctx * ctx_len of the fit split, n].
+
+    All levels compete for the labels unless `scored` says which.
+    """
     fit = tokens.fit
     tree, nodes = KeyTree.build(fit, names)
-    return Material(tokens, fit, tree, nodes, make_rows(tree, nodes, fit), acts, firings_of(acts))
+    made = FitMaterial.make(tree, nodes, fit, scored)
+    return Material(tokens, made, acts, firings_of(acts))
 
 
 def save_fit(run: Path, made: Material, fit: HookpointFit, hookpoint: str = "h.0") -> LabelSet:
@@ -157,22 +186,96 @@ def save_fit(run: Path, made: Material, fit: HookpointFit, hookpoint: str = "h.0
     made.tree.save(run / "labels" / "tree")
     runs = runs_by_type(fit.types, fit.runs, fit.labeled)
     write_tables(folder / "whole", made.tree, made.nodes, made.firings, runs, fit.shrinkage)
+    write_extra(folder / "extra", made.tree, fit.corrections, fit.extra, fit.labeled)
     save_labels(folder, hookpoint, made.tree, fit, {"model": "none"})
     return LabelSet.load(folder)
 
 
-def paths_of(tree: KeyTree, tokens: Tokens, name: str) -> list[tuple[int, ...] | None]:
-    """Per flat position the keys of a chain, coarsest first; None where one is missing.
+def named_keys(
+    tree: KeyTree, tokens: Tokens, name: str, *, fit: bool = False
+) -> list[list[tuple[int, ...]]]:
+    """Per flat position the paths of keys, coarsest level first, that a level has there.
 
-    What a node stands for, without any numbering: an oracle for the key tree.
+    What nodes stand for, without any numbering: an oracle for the key tree. Empty where a key is
+    missing; more than one where the last level has several keys. With `fit`, `tokens` are the fit
+    split of a tree that was built and not loaded, and each context's own fold is left out of what
+    its keys were learned from.
     """
-    keys = [tree.types[up].keys(tokens).ravel() for up in tree.chain(name)]
+    types = [tree.types[tree.levels[up].type_name] for up in tree.chain(name)]
+    keys = [
+        (kind.fit_keys(tokens) if fit else kind.keys(tokens)).reshape(tokens.ids.size, -1)
+        for kind in types
+    ]
     valid = tokens.valid.ravel()
-    found: list[tuple[int, ...] | None] = []
+    found: list[list[tuple[int, ...]]] = []
     for position in range(tokens.ids.size):
-        path = tuple(int(key[position]) for key in keys)
-        found.append(path if valid[position] and min(path) >= 0 else None)
+        above = tuple(int(key[position, 0]) for key in keys[:-1])
+        paths = [(*above, int(last)) for last in keys[-1][position]]
+        found.append([path for path in paths if valid[position] and min(path) >= 0])
     return found
+
+
+def paths_of(
+    tree: KeyTree, tokens: Tokens, name: str, *, fit: bool = False
+) -> list[tuple[int, ...] | None]:
+    """The only path of each flat position, for levels of one key per position; None = none."""
+    return [paths[0] if paths else None for paths in named_keys(tree, tokens, name, fit=fit)]
+
+
+class LastThree(FunctionType):
+    """A token of the first four of the vocabulary among the last three, the one here included.
+
+    A type of several keys, without a parent, for tests: the key is the token.
+    """
+
+    name = "last_three"
+    several_keys = True
+
+    def prepare(self, tokens: Tokens) -> None:
+        self.vocab = tokens.vocab
+
+    def state(self) -> dict[str, npt.NDArray[np.generic]]:
+        return {"vocab": np.array(self.vocab, dtype=np.str_)}
+
+    def load_state(self, state: dict[str, npt.NDArray[np.generic]]) -> None:
+        self.vocab = tuple(str(text) for text in state["vocab"])
+
+    def keys(self, tokens: Tokens) -> Keys:
+        out = np.full((*tokens.ids.shape, 3), -1, dtype=np.int64)
+        for back in range(3):
+            token = tokens.ids[:, : max(tokens.ctx_len - back, 0)]
+            for nearer in range(back):
+                same = tokens.ids[:, back - nearer : tokens.ctx_len - nearer]
+                token = np.where(token == same, -1, token)
+            out[:, back:, back] = np.where(token < 4, token, -1)
+        return out
+
+    def render(self, key: int) -> str:
+        return f"`{self.vocab[key]}` among the last 3"
+
+    def source(self) -> str | None:
+        return (
+            "def keys_last_three(ids):\n"
+            "    out = np.full((*ids.shape, 3), -1, dtype=np.int64)\n"
+            "    for context, row in enumerate(ids.tolist()):\n"
+            "        for t in range(len(row)):\n"
+            "            seen = []\n"
+            "            for back in range(min(3, t + 1)):\n"
+            "                token = row[t - back]\n"
+            "                if token < 4 and token not in seen:\n"
+            "                    out[context, t, back] = token\n"
+            "                seen.append(token)\n"
+            "    return out\n"
+        )
+
+
+@contextmanager
+def registered(*types: type[FunctionType]) -> Iterator[None]:
+    """Register function types for a while."""
+    known = dict(registry.function_types())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "_registry", known | {cls.name: cls for cls in types})
+        yield
 
 
 class CheapKeys(BlockScorer):

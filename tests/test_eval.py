@@ -1,8 +1,8 @@
 """Held-out scores: by hand, against scikit-learn, and their intervals over documents."""
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from labeler.eval.bootstrap import document_weights, interval
 from labeler.eval.explained import explained
 from labeler.eval.heldout import DocumentSums, HeldoutFirings, score_heldout
 from labeler.eval.ranking import RankHistogram
+from labeler.keytree import KeyTree
 from labeler.labels import ALL_BUDGETS
+from labeler.level import Nodes
 from labeler.tokens import Tokens
 from tests.synthetic import make_tokens, material, plain_tokens, random_acts, save_fit
 
@@ -29,7 +31,9 @@ class FixedPredictor:
     threshold: np.ndarray
     at_once: int = 3
 
-    def iterate(self, tokens: Tokens) -> Iterator[tuple[slice, np.ndarray]]:
+    def iterate(
+        self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None
+    ) -> Iterator[tuple[slice, np.ndarray]]:
         for begin in range(0, tokens.n_ctx, self.at_once):
             span = slice(begin, min(begin + self.at_once, tokens.n_ctx))
             low, high = span.start * tokens.ctx_len, span.stop * tokens.ctx_len
@@ -41,6 +45,11 @@ class FixedLabels:
     """A `LabelSet` with one predictor for every budget."""
 
     made: FixedPredictor
+    tree: KeyTree = field(default_factory=lambda: KeyTree({}, {}))
+
+    @property
+    def shared(self) -> KeyTree:
+        return self.tree
 
     @property
     def n_latents(self) -> int:
@@ -357,6 +366,12 @@ def test_scores_of_real_labels(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         found = score_heldout(labels, heldout, firings_of(acts), budgets=ALL_BUDGETS)
     assert [score.budget for score in found] == list(ALL_BUDGETS)
+    # Nodes that are known already make no difference.
+    nodes = labels.shared.find(heldout)
+    again = score_heldout(labels, heldout, firings_of(acts), budgets=ALL_BUDGETS, nodes=nodes)
+    for one, other in zip(again, found, strict=True):
+        assert one.latents.equals(other.latents)
+        assert np.array_equal(one.resampled, other.resampled)
     valid = heldout.valid.ravel()
     for score in found:
         predicted = labels.predictor(score.budget).predict(heldout).reshape(-1, 6)[valid]

@@ -3,15 +3,24 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from labeler.errors import LabelError
+from labeler.errors import FunctionTypeError, LabelError
 from labeler.functions import FunctionType, Keys, registry
-from labeler.keytree import UNSEEN, KeyTree
+from labeler.keytree import KeyTree, levels_of
+from labeler.level import UNSEEN
 from labeler.tokens import N_FOLDS, Tokens
-from tests.synthetic import make_tokens, paths_of, plain_tokens
+from tests.synthetic import (
+    LastThree,
+    make_tokens,
+    named_keys,
+    paths_of,
+    plain_tokens,
+    registered,
+)
 
 NAMES = ["trigram", "previous_token", "subtopic"]
 
@@ -45,9 +54,9 @@ def test_nodes_by_hand() -> None:
 def test_a_key_is_refined_by_its_parents_key() -> None:
     # Subtopic "x" exists under two topics: two nodes, one key.
     fit = plain_tokens(
-        [[0] * 8, [1] * 8, [2] * 8],
-        topics=[("A", "x"), ("B", "x"), ("B", "y")],
-        fold=[0, 1, 2],
+        [[0] * 8, [1] * 8, [2] * 8] * 2,
+        topics=[("A", "x"), ("B", "x"), ("B", "y")] * 2,
+        fold=[0, 0, 0, 1, 1, 1],
     )
     tree, _ = KeyTree.build(fit, ["subtopic"])
     level = tree.levels["subtopic"]
@@ -75,7 +84,7 @@ def test_nodes_against_dictionaries(tokens: Tokens) -> None:
     ]
     fold = np.repeat(fit.fold, fit.ctx_len)
     for name, level in tree.levels.items():
-        paths = paths_of(tree, fit, name)
+        paths = paths_of(tree, fit, name, fit=True)
         node = nodes[name].ravel()
         counts = Counter(
             (path, int(fold[position])) for position, path in enumerate(paths) if path is not None
@@ -106,7 +115,7 @@ def number_of(
     parent = tree.levels[name].parent_name
     if parent is None:
         return {}
-    pairs = zip(paths_of(tree, fit, parent), nodes[parent].ravel().tolist(), strict=True)
+    pairs = zip(paths_of(tree, fit, parent, fit=True), nodes[parent].ravel().tolist(), strict=True)
     return {path: node for path, node in pairs if path is not None}
 
 
@@ -116,7 +125,8 @@ def test_other_text_finds_the_same_nodes_and_no_others(tokens: Tokens) -> None:
     other = make_tokens(99, n_docs=20)
     found = tree.find(other)
     for name in tree.levels:
-        pairs = zip(paths_of(tree, fit, name), nodes[name].ravel().tolist(), strict=True)
+        paths = paths_of(tree, fit, name, fit=True)
+        pairs = zip(paths, nodes[name].ravel().tolist(), strict=True)
         number = {path: node for path, node in pairs if path is not None}
         unseen = 0
         node = found[name].ravel()
@@ -148,12 +158,9 @@ class Same(Parity):
         return tokens.ids.astype(np.int64)
 
 
-def test_an_unseen_key_is_not_taken_for_a_key_of_another_parent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    known = {**registry.function_types(), "parity": Parity, "same": Same}
-    monkeypatch.setattr(registry, "_registry", known)
-    tree, nodes = KeyTree.build(plain_tokens([[1, 8], [8, 1]]), ["same"])
+def test_an_unseen_key_is_not_taken_for_a_key_of_another_parent() -> None:
+    with registered(Parity, Same):
+        tree, nodes = KeyTree.build(plain_tokens([[1, 8], [8, 1]]), ["same"])
     assert nodes["same"].tolist() == [[1, 0], [0, 1]]
     # 3 is odd, as 1 is, and larger than it; 8 is the last key of the node before.
     found = tree.find(plain_tokens([[3, 8, 1, 0, 9]]))
@@ -164,8 +171,12 @@ def test_an_unseen_key_is_not_taken_for_a_key_of_another_parent(
 def test_find_on_the_fit_split_gives_its_own_nodes(tokens: Tokens) -> None:
     fit = tokens.fit
     tree, nodes = KeyTree.build(fit, NAMES)
-    for name, node in tree.find(fit).items():
-        assert np.array_equal(node[fit.valid], nodes[name][fit.valid])
+    found = tree.find(fit)
+    for name in ("trigram", "bigram", "unigram", "previous_token"):
+        assert np.array_equal(found[name][fit.valid], nodes[name][fit.valid])
+    # The topic's own are made without each context's fold, and are mostly but not always the same.
+    same = (found["topic"] == nodes["topic"])[fit.valid]
+    assert 0.7 < same.mean() < 1
 
 
 def test_find_makes_only_what_is_asked_for(tokens: Tokens) -> None:
@@ -216,6 +227,243 @@ def test_a_type_without_any_key() -> None:
     assert (found["trigram"] == UNSEEN).all()
 
 
+# -- levels: refinements ---------------------------------------------------------------------------
+
+
+def test_levels_of_names_by_hand() -> None:
+    assert levels_of(["bigram", "unigram"]) == {"unigram": None, "bigram": "unigram"}
+    assert list(levels_of(["subtopic", "bigram"])) == ["topic", "subtopic", "unigram", "bigram"]
+    # A refinement needs what it refines, and no level of the type that it refines it by.
+    assert levels_of(["unigram+topic"]) == {"unigram": None, "unigram+topic": "unigram"}
+    assert levels_of(["bigram+subtopic", "topic"]) == {
+        "unigram": None,
+        "bigram": "unigram",
+        "bigram+subtopic": "bigram",
+        "topic": None,
+    }
+    assert levels_of(["unigram+topic+previous_token"]) == {
+        "unigram": None,
+        "unigram+topic": "unigram",
+        "unigram+topic+previous_token": "unigram+topic",
+    }
+
+
+def test_levels_of_names_that_make_no_level() -> None:
+    for name in ("unigrm", "unigram+", "+topic", "unigram+tpic", "unigrm+topic"):
+        with pytest.raises(FunctionTypeError, match="unknown function type"):
+            levels_of([name])
+    with registered(LastThree):
+        assert levels_of(["unigram+last_three"])["unigram+last_three"] == "unigram"
+        with pytest.raises(FunctionTypeError, match=r"several keys.*put it last"):
+            levels_of(["last_three+topic"])
+        with pytest.raises(FunctionTypeError, match="several keys"):
+            levels_of(["unigram+last_three+topic"])
+
+
+def test_a_refinement_has_the_last_types_keys_under_the_nodes_before(tokens: Tokens) -> None:
+    fit = tokens.fit
+    names = ["unigram+topic", "bigram+topic", "unigram+topic+previous_token", "topic"]
+    tree, nodes = KeyTree.build(fit, names)
+    assert tree.chain(names[2]) == ["unigram", "unigram+topic", "unigram+topic+previous_token"]
+    assert set(tree.types) == {"unigram", "bigram", "topic", "previous_token"}
+    assert tree.levels["unigram+topic"].type_name == "topic"
+    found = tree.find(tokens, names)
+    assert set(found) == set(tree.levels)
+    for name in names:
+        paths = paths_of(tree, fit, name, fit=True)
+        number: dict[tuple[int, ...], int] = {}
+        for path, node in zip(paths, nodes[name].ravel().tolist(), strict=True):
+            assert (path is None) == (node == UNSEEN)
+            if path is not None:
+                assert number.setdefault(path, node) == node
+        assert sorted(number.values()) == list(range(tree.levels[name].n_nodes))
+        assert len(number) > 30 or name == "topic"
+        # Other text: the same nodes, and no others.
+        unseen = 0
+        for path, node in zip(
+            paths_of(tree, tokens, name), found[name].ravel().tolist(), strict=True
+        ):
+            if path is not None:
+                assert node == number.get(path, UNSEEN)
+                unseen += path not in number
+        assert unseen > 0 or name == "topic"
+
+
+def test_a_type_is_prepared_once_for_all_its_levels(
+    tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = registry.get_function_type("topic")
+    calls = []
+    for name in ("prepare", "keys", "fit_keys"):
+        original = getattr(kind, name)
+
+        def counting(self: FunctionType, text: Tokens, name: str = name, of: Any = original) -> Any:
+            calls.append(name)
+            return of(self, text)
+
+        monkeypatch.setattr(kind, name, counting)
+    tree, _ = KeyTree.build(tokens.fit, ["topic", "unigram+topic", "bigram+topic"])
+    assert calls == ["prepare", "fit_keys"]
+    tree.find(tokens)
+    assert calls == ["prepare", "fit_keys", "keys"]
+
+
+def test_texts_of_nodes() -> None:
+    # Contexts of topics A and B; token 0 is as frequent in both, 1 is A's and 2 is B's.
+    rows = [[1, 1, 1, 1, 1, 1, 0], [2, 2, 2, 2, 2, 2, 0]] * 5
+    fit = plain_tokens(rows, topics=[("A", "x"), ("B", "y")] * 5)
+    tree, nodes = KeyTree.build(fit, ["unigram+topic", "bigram+topic", "subtopic"])
+
+    def text(name: str, context: int, position: int) -> str:
+        return tree.text(name, int(nodes[name][context, position]))
+
+    assert text("unigram+topic", 0, 6) == "`<0>` and topic A"
+    assert text("unigram+topic", 1, 6) == "`<0>` and topic B"
+    assert text("bigram+topic", 1, 6) == "`<2><0>` and topic B"
+    # A type that backs off to another reads alone.
+    assert text("bigram", 0, 6) == "`<1><0>`"
+    assert text("subtopic", 0, 6) == "topic x"
+
+
+def test_texts_of_refined_refinements() -> None:
+    rows = [[1, 1, 1, 1, 1, 1, 3, 0], [2, 2, 2, 2, 2, 2, 3, 0]] * 5
+    fit = plain_tokens(rows, topics=[("A",), ("B",)] * 5)
+    name = "unigram+topic+previous_token"
+    tree, nodes = KeyTree.build(fit, [name])
+    assert tree.text(name, int(nodes[name][1, 7])) == "`<0>` and topic B and anything after `<3>`"
+
+
+def test_what_refines_by_a_type_that_abstains_abstains() -> None:
+    fit = make_tokens(1, topics=False).fit
+    tree, nodes = KeyTree.build(fit, ["unigram+topic", "unigram+topic+bigram", "topic+unigram"])
+    assert list(tree.levels) == list(nodes) == ["unigram"]
+    assert "0 topic level" in tree.abstained["topic"]
+    assert tree.abstained["unigram+topic"] == tree.abstained["topic"]
+    for name, parent in (("unigram+topic+bigram", "unigram+topic"), ("topic+unigram", "topic")):
+        assert tree.abstained[name] == f"backs off to {parent}, which does not apply"
+
+
+def test_select_keeps_levels_and_what_they_back_off_to(tokens: Tokens) -> None:
+    tree, _ = KeyTree.build(tokens.fit, ["trigram", "unigram+topic", "previous_token"])
+    few = tree.select(["bigram", "previous_token", "nothing of that name"])
+    assert list(few.levels) == ["unigram", "bigram", "previous_token"]
+    assert all(few.levels[name] is tree.levels[name] for name in few.levels)
+    assert few.leaves == ["bigram", "previous_token"]
+    assert tree.leaves == ["trigram", "unigram+topic", "previous_token"]
+    assert list(tree.select(["unigram+topic"]).levels) == ["unigram", "unigram+topic"]
+
+
+# -- levels: several keys, keys that look ahead, keys made out of fold -----------------------------
+
+
+def test_several_keys_by_hand() -> None:
+    fit = plain_tokens([[2, 1, 5, 5, 5], [2, 2, 1]], fold=[0, 1])
+    with registered(LastThree):
+        tree, nodes = KeyTree.build(fit, ["last_three", "unigram+last_three"])
+    # Tokens below 4 among the last three: 2; 2 1; 2 1; 1; none. And 2; 2; 2 1.
+    assert tree.levels["last_three"].keys.tolist() == [1, 2]
+    assert nodes["last_three"].tolist() == [
+        [[1, -1, -1], [0, 1, -1], [-1, 0, 1], [-1, -1, 0], [-1, -1, -1]],
+        [[1, -1, -1], [1, -1, -1], [0, 1, -1], [-1, -1, -1], [-1, -1, -1]],
+    ]
+    assert tree.levels["last_three"].n[:, :2].tolist() == [[3, 1], [3, 3]]
+    # Under the token here: 1 with 1 and 2; 2 with 2; 5 with 1 and 2.
+    refined = tree.levels["unigram+last_three"]
+    assert refined.parent.tolist() == [0, 0, 1, 2, 2]
+    assert refined.key.tolist() == [1, 2, 2, 1, 2]
+    assert refined.n_total.tolist() == [2, 2, 3, 2, 1]
+    assert tree.text("unigram+last_three", 3) == "`<5>` and `<1>` among the last 3"
+
+
+def test_several_keys_against_dictionaries(tokens: Tokens) -> None:
+    fit = tokens.fit
+    names = ["last_three", "unigram+last_three"]
+    with registered(LastThree):
+        tree, nodes = KeyTree.build(fit, names)
+    other = make_tokens(98, n_docs=10)
+    found = tree.find(other)
+    for name in names:
+        assert nodes[name].shape == (*fit.ids.shape, 3)
+        number: dict[tuple[int, ...], int] = {}
+        counts: Counter[tuple[int, int]] = Counter()
+        fold = np.repeat(fit.fold, fit.ctx_len).tolist()
+        for position, paths in enumerate(named_keys(tree, fit, name)):
+            here = nodes[name].reshape(-1, 3)[position]
+            assert len(set(paths)) == len(paths) == (here >= 0).sum()
+            for path, node in zip(paths, here[here >= 0].tolist(), strict=True):
+                assert number.setdefault(path, node) == node
+                counts[node, fold[position]] += 1
+        level = tree.levels[name]
+        assert sorted(number.values()) == list(range(level.n_nodes))
+        assert level.n.tolist() == [
+            [counts[node, f] for f in range(N_FOLDS)] for node in range(level.n_nodes)
+        ]
+        for position, paths in enumerate(named_keys(tree, other, name)):
+            if other.valid.ravel()[position]:
+                here = found[name].reshape(-1, 3)[position]
+                wanted = {number[path] for path in paths if path in number}
+                assert set(here[here >= 0].tolist()) == wanted
+
+
+def test_what_has_several_keys_and_what_looks_ahead(tokens: Tokens) -> None:
+    with registered(LastThree):
+        names = ["last_three", "unigram+last_three", "next_token", "unigram+next_token", "bigram"]
+        tree, _ = KeyTree.build(tokens.fit, names)
+    several = [name for name in tree.levels if tree.several_keys(name)]
+    ahead = [name for name in tree.levels if tree.looks_ahead(name)]
+    assert several == ["last_three", "unigram+last_three"]
+    assert ahead == ["next_token", "unigram+next_token"]
+
+
+class Remembered(Parity):
+    """Whether the token was seen before in its document's text, as `prepare` counted it."""
+
+    name = "remembered"
+
+    def prepare(self, tokens: Tokens) -> None:
+        self.fold = tokens.fold
+
+    def fit_keys(self, fit: Tokens) -> Keys:
+        assert np.array_equal(fit.fold, self.fold)
+        return np.broadcast_to(10 + fit.fold[:, None].astype(np.int64), fit.ids.shape)
+
+
+def test_the_fit_split_is_numbered_by_its_own_keys() -> None:
+    fit = plain_tokens([[1, 2], [3, 4], [5, 6]], fold=[0, 1, 4])
+    with registered(Remembered):
+        tree, nodes = KeyTree.build(fit, ["remembered", "unigram+remembered"])
+    assert tree.levels["remembered"].keys.tolist() == [10, 11, 14]
+    assert nodes["remembered"].tolist() == [[0, 0], [1, 1], [2, 2]]
+    assert nodes["unigram+remembered"].tolist() == [[0, 1], [2, 3], [4, 5]]
+    # Other text has keys 0 and 1, which the fit split never showed.
+    assert (tree.find(fit)["remembered"] == UNSEEN).all()
+
+
+# -- the way to disk -------------------------------------------------------------------------------
+
+
+def test_round_trip_of_refinements_and_several_keys(tokens: Tokens, tmp_path: Path) -> None:
+    names = ["unigram+topic", "bigram+subtopic", "unigram+last_three", "last_three"]
+    with registered(LastThree):
+        tree, _ = KeyTree.build(tokens.fit, names)
+        tree.save(tmp_path)
+        again = KeyTree.load(tmp_path)
+        assert list(again.levels) == list(tree.levels)
+        assert set(again.types) == set(tree.types) == {
+            *("unigram", "bigram", "topic", "subtopic", "last_three")
+        }  # fmt: skip
+        wanted, found = tree.find(tokens), again.find(tokens)
+        for name, level in tree.levels.items():
+            assert again.chain(name) == tree.chain(name)
+            assert np.array_equal(found[name], wanted[name])
+            for node in range(0, level.n_nodes, 5):
+                assert again.text(name, node) == tree.text(name, node)
+            assert again.several_keys(name) == tree.several_keys(name)
+    # A type that only refines has a state and no level of its own.
+    assert (tmp_path / "topic.state.npz").exists()
+    assert not (tmp_path / "topic.npz").exists()
+
+
 def test_round_trip(tokens: Tokens, tmp_path: Path) -> None:
     tree, _ = KeyTree.build(tokens.fit, [*NAMES])
     tree.abstained["position"] = "a reason"
@@ -251,8 +499,8 @@ def test_broken_files_are_named(tokens: Tokens, tmp_path: Path) -> None:
     with pytest.raises(LabelError, match=r"bigram\.npz: cannot be read"):
         KeyTree.load(tmp_path)
     index = tmp_path / "tree.json"
-    index.write_text(json.dumps({**json.loads(index.read_text()), "format": 2}))
-    with pytest.raises(LabelError, match="format is 2, this version reads 1"):
+    index.write_text(json.dumps({**json.loads(index.read_text()), "format": 1}))
+    with pytest.raises(LabelError, match="format is 1, this version reads 2"):
         KeyTree.load(tmp_path)
 
 

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from labeler.errors import LabelError
-from labeler.fit import BUDGETS, MIN_FIT_FIRINGS, HookpointFit
+from labeler.fitted import BUDGETS, MIN_FIT_FIRINGS, HookpointFit
 from labeler.labels import ALL_BUDGETS, LabelSet
 from labeler.scores import BlockScorer
 from labeler.tables import runs_by_type, write_tables
@@ -21,14 +21,14 @@ from tests.synthetic import (
     firings_of,
     make_tokens,
     material,
+    named_keys,
     paths_of,
     save_fit,
 )
 
 pytestmark = pytest.mark.slow
 
-NAMES = ["trigram", "previous_token", "subtopic"]
-TOPICS = {"A": "topic"}
+NAMES = ["trigram", "previous_token", "subtopic", "unigram+topic"]
 DEAD, RARE, NOISE = 12, 13, 14
 """Latents without a label; 0 to 11 have one."""
 
@@ -104,8 +104,10 @@ def test_the_material_has_every_kind_of_latent(fit: HookpointFit, labels: LabelS
     assert 0 < fit.count[RARE] < MIN_FIT_FIRINGS
     runs = set(labels.latents["runs_unlimited"].to_list()[:12])
     assert len(runs) >= 4
-    assert set(labels.latents["runs_100"].to_list()[:12]) == set(NAMES)
-    assert set(labels.entries["type"]) >= {"unigram", "bigram", "topic", "previous_token"}
+    assert set(labels.entries["level"]) == set(labels.tree.levels)
+    assert set(labels.latents["function_type"].to_list()[:12]) >= {"unigram", "bigram", "topic"}
+    # Exceptions: keys that take away from what others add.
+    assert (labels.entries["weight"] < 0).any()
 
 
 # -- short labels ----------------------------------------------------------------------------------
@@ -117,33 +119,35 @@ def test_short_labels_against_a_look_up(labels: LabelSet, new_text: Tokens, budg
     assert predicted.shape == (new_text.n_ctx, new_text.ctx_len, labels.n_latents)
     assert predicted.dtype == np.float32
     tree = labels.tree
-    # Keys along the chain -> value, for every kept entry: no nodes.
+    # Level and keys along its chain -> weight, for every kept entry: no nodes.
     kept: dict[int, dict[tuple[str, tuple[int, ...]], float]] = {}
     for row in labels.entries.filter(pl.col("budget") == budget).iter_rows(named=True):
         keys, node = [], row["node"]
-        for name in reversed(tree.chain(row["type"])):
+        for name in reversed(tree.chain(row["level"])):
             keys.append(int(tree.levels[name].key[node]))
             node = int(tree.levels[name].parent[node])
-        path = (row["type"], tuple(reversed(keys)))
-        kept.setdefault(row["latent"], {})[path] = row["value"]
-    paths = {name: paths_of(tree, new_text, name) for name in tree.levels}
+        mine = kept.setdefault(row["latent"], {})
+        assert (row["level"], tuple(reversed(keys))) not in mine
+        mine[row["level"], tuple(reversed(keys))] = row["weight"]
+    holds = [
+        {(name, path) for name in paths for path in paths[name][position]}
+        for paths in [{name: named_keys(tree, new_text, name) for name in tree.levels}]
+        for position in range(new_text.ids.size)
+    ]
     flat = predicted.reshape(-1, labels.n_latents)
-    valid = np.flatnonzero(new_text.valid.ravel())
-    matched = 0
+    several = clipped = 0
     for latent in range(labels.n_latents):
         row = labels.latents.row(latent, named=True)
         default = row[f"default_{budget}"] if row["status"] == "labeled" else row["mean"]
         entries = kept.get(latent, {})
-        chain = tree.chain(row[f"runs_{budget}"])
-        for position in valid:
-            wanted = default
-            for name in chain:
-                path = paths[name][position]
-                if path is not None and (name, path) in entries:
-                    wanted = entries[name, path]
-                    matched += name != chain[0]
-            assert flat[position, latent] == pytest.approx(wanted, rel=1e-5, abs=1e-6)
-    assert matched > 100
+        for position in np.flatnonzero(new_text.valid.ravel()):
+            found = [weight for key, weight in entries.items() if key in holds[position]]
+            wanted = default + sum(found)
+            assert flat[position, latent] == pytest.approx(max(wanted, 0), rel=1e-4, abs=1e-5)
+            several += len(found) > 1
+            clipped += wanted < -1e-4
+    assert several > 100
+    assert clipped > 0
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
@@ -152,7 +156,41 @@ def test_budgets_hold(labels: LabelSet, budget: int) -> None:
     sizes = entries.group_by("latent").len()["len"]
     assert sizes.max() <= budget  # type: ignore[operator]
     assert sizes.sum() > 0
-    assert not entries.select("latent", "type", "node").is_duplicated().any()
+    assert not entries.select("latent", "level", "node").is_duplicated().any()
+
+
+def test_the_smaller_label_is_the_beginning_of_the_larger(labels: LabelSet) -> None:
+    small, large = (labels.entries.filter(pl.col("budget") == budget) for budget in BUDGETS)
+    longer = 0
+    for latent in np.flatnonzero(labels.labeled):
+        one, other = (
+            entries.filter(pl.col("latent") == latent).select("level", "node").rows()
+            for entries in (small, large)
+        )
+        assert one == other[: len(one)]
+        assert len(one) == min(16, len(other))
+        longer += len(other) > 16
+    assert longer > 2
+
+
+def test_entries_say_what_happens_at_their_keys(
+    made: Material, fit: HookpointFit, labels: LabelSet
+) -> None:
+    tree, acts = made.tree, made.acts
+    for budget, short in fit.short.items():
+        mine = labels.entries.filter(pl.col("budget") == budget)
+        keep = fit.labeled[short.latent]
+        for name in ("latent", "level", "node", "weight", "value"):
+            assert mine[name].to_list() == getattr(short, name)[keep].tolist()
+    for row in labels.entries.filter(pl.col("budget") == 100)[::9].iter_rows(named=True):
+        nodes = made.nodes[row["level"]].ravel()
+        at = nodes == row["node"]
+        assert row["n"] == at.sum()
+        assert row["firings"] == (acts[at, row["latent"]] > 0).sum()
+        assert row["text"] == tree.text(row["level"], row["node"])
+        assert "\n" not in row["text"]
+    refined = labels.entries.filter(pl.col("level") == "unigram+topic")["text"]
+    assert refined.str.contains("^` w[0-9]+` and topic subject [0-2]$").all()
 
 
 # -- unlimited labels ------------------------------------------------------------------------------
@@ -168,12 +206,17 @@ def test_whole_tables_against_the_recursion(
     tables: dict[str, dict[tuple[int, ...], tuple[int, np.ndarray]]] = {}
     for name in made.tree.levels:
         table: dict[tuple[int, ...], tuple[int, np.ndarray]] = {}
-        for position, path in enumerate(paths_of(made.tree, made.fit, name)):
+        for position, path in enumerate(paths_of(made.tree, made.fit, name, fit=True)):
             if path is not None:
                 n, total = table.get(path, (0, np.zeros(labels.n_latents)))
                 table[path] = (n + 1, total + acts[position])
         tables[name] = table
     paths = {name: paths_of(labels.tree, new_text, name) for name in labels.tree.levels}
+    found = labels.tree.find(new_text)
+    added: dict[tuple[str, int, int], float] = {}
+    for one, cells in zip(fit.corrections, fit.extra, strict=True):
+        for node, latent, value in zip(cells.node, cells.latent, cells.value, strict=True):
+            added[one.level, int(node), int(latent)] = float(value)
     silent = unseen = 0
     for latent in range(labels.n_latents):
         mean = acts[:, latent].sum() / n_fit
@@ -190,6 +233,10 @@ def test_whole_tables_against_the_recursion(
                 # A key seen without a firing pulls the prediction down as well.
                 silent += total[latent] == 0
                 mu = (total[latent] + lam * mu) / (n + lam)
+            for one in fit.corrections if fit.labeled[latent] else []:
+                node = int(found[one.level].ravel()[position])
+                mu += added.get((one.level, node, latent), 0)
+            mu = max(mu, 0)
             assert predicted[position, latent] == pytest.approx(mu, rel=2e-3, abs=1e-5)
     assert silent > 1000
     assert unseen > 20
@@ -200,10 +247,16 @@ def test_text_in_pieces_predicts_the_same(
     labels: LabelSet, new_text: Tokens, budget: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = labels.predictor(budget).predict(new_text)
+    nodes = labels.tree.find(new_text)
+    assert np.array_equal(labels.predictor(budget).predict(new_text, nodes), whole)
     monkeypatch.setattr("labeler.predict.CONTEXTS_AT_ONCE", 3)
-    spans = [span for span, _ in labels.predictor(budget).iterate(new_text)]
-    assert len(spans) == -(-new_text.n_ctx // 3)
-    assert np.array_equal(labels.predictor(budget).predict(new_text), whole)
+    monkeypatch.setattr("labeler.predict.CONTEXTS_NUMBERED", 7)
+    for known in (None, nodes):
+        spans = [span for span, _ in labels.predictor(budget).iterate(new_text, known)]
+        assert max(span.stop - span.start for span in spans) == 3
+        assert [span.start for span in spans] == [0, *(span.stop for span in spans[:-1])]
+        assert spans[-1].stop == new_text.n_ctx
+        assert np.array_equal(labels.predictor(budget).predict(new_text, known), whole)
 
 
 # -- one latent ------------------------------------------------------------------------------------
@@ -262,7 +315,7 @@ def run_source(source: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def test_exported_source_predicts_exactly_the_same(
     labels: LabelSet, new_text: Tokens, budget: int
 ) -> None:
-    used = set()
+    used: set[str] = set()
     for latent in range(labels.n_latents):
         label = labels.label(latent)
         source = label.source(budget)
@@ -271,8 +324,13 @@ def test_exported_source_predicts_exactly_the_same(
         valid = new_text.valid
         assert np.array_equal(predicted[valid], label.predict(new_text, budget)[valid])
         assert np.array_equal(fires[valid], label.fires(new_text, budget)[valid])
-        used |= {name for name in labels.tree.levels if f"def keys_{name}(" in source}
-    assert used == set(labels.tree.levels)
+        used |= {name for name in labels.tree.types if f"def keys_{name}(" in source}
+        # Only what the label needs.
+        needed = labels.entries.filter((pl.col("budget") == budget) & (pl.col("latent") == latent))
+        levels = {up for name in needed["level"] for up in labels.tree.chain(name)}
+        functions = {labels.tree.levels[name].type_name for name in levels}
+        assert source.count("def keys_") == len(functions)
+    assert used == set(labels.tree.types)
 
 
 def test_exported_source_imports_numpy_and_the_standard_library_only(labels: LabelSet) -> None:
@@ -342,16 +400,33 @@ def test_predictions_on_the_fit_split_are_those_of_the_fit(
     fires = made.acts[valid] > 0
     for budget in BUDGETS:
         predictor = labels.predictor(budget)
-        predicted = predictor.predict(made.fit).reshape(-1, labels.n_latents)[valid]
+        # At the fit's own nodes: keys that were learned from a context are none of them.
+        predicted = predictor.at_nodes(made.nodes)[valid]
         for latent in np.flatnonzero(fit.labeled):
+            mine = labels.entries.filter(
+                (pl.col("budget") == budget) & (pl.col("latent") == latent)
+            )
+            carried = (mine["weight"] * mine["n"]).sum() / made.fit.n_positions
+            unclipped = predictor.default[latent] + carried
+            assert unclipped == pytest.approx(fit.mean[latent], rel=1e-3)
             called = predicted[:, latent] >= predictor.threshold[latent]
             f1 = 2 * (called & fires[:, latent]).sum() / (called.sum() + fires[:, latent].sum())
             assert fit.short[budget].f1[latent] == pytest.approx(f1, abs=1e-3)
 
 
+def test_scores_of_every_type_are_written(fit: HookpointFit, labels: LabelSet) -> None:
+    scores = pl.read_parquet(labels.folder / "types.parquet")
+    assert len(scores) == len(fit.types) * labels.n_latents
+    for name in ("r2", "bits", "net_bits"):
+        for index, kind in enumerate(fit.types):
+            mine = scores.filter(pl.col("type") == kind).sort("latent")
+            assert mine["latent"].to_list() == list(range(labels.n_latents))
+            assert np.array_equal(mine[name], getattr(fit, name)[index])
+
+
 def test_manifest_tells_where_it_came_from(labels: LabelSet) -> None:
     manifest = labels.manifest
-    assert manifest["format"] == 1
+    assert manifest["format"] == 2
     assert manifest["n_labeled"] == 12
     assert manifest["n_latents"] == 15
     assert manifest["budgets"] == [16, 100]
@@ -407,8 +482,8 @@ def test_whole_tables_of_another_tree_are_refused(copy: Path) -> None:
 
 def test_another_format_is_refused(copy: Path) -> None:
     path = copy / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
-    with pytest.raises(LabelError, match="format is 2, this version reads 1"):
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(LabelError, match="format is 1, this version reads 2"):
         LabelSet.load(copy)
     path.write_text("{")
     with pytest.raises(LabelError, match=r"manifest\.json: cannot be read"):
@@ -528,5 +603,12 @@ def test_fit_in_blocks_is_the_fit_of_the_whole(
         one, two = again.short[budget], fit.short[budget]
         assert np.array_equal(one.latent, two.latent)
         assert np.array_equal(one.node, two.node)
-        assert np.allclose(one.value, two.value, rtol=1e-4)
+        assert np.allclose(one.weight, two.weight, rtol=1e-3, atol=1e-5)
+        assert np.allclose(one.value, two.value, rtol=1e-3, atol=1e-5)
+        assert np.allclose(one.threshold, two.threshold)
+    assert again.corrections == fit.corrections
+    for one, two in zip(again.extra, fit.extra, strict=True):
+        assert np.array_equal(one.latent, two.latent)
+        assert np.array_equal(one.node, two.node)
+        assert np.allclose(one.value, two.value, rtol=1e-3, atol=1e-5)
     assert firings_of(made.acts).n_latents == 15

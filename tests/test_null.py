@@ -8,6 +8,7 @@ from scipy import stats
 
 from labeler.fit import fit_hookpoint
 from labeler.keytree import KeyTree
+from labeler.material import Material
 from labeler.null import (
     TAIL,
     benjamini_hochberg,
@@ -16,7 +17,6 @@ from labeler.null import (
     shift_firings,
     shifted_positions,
 )
-from labeler.statistics import make_rows
 from labeler.tokens import Tokens
 from tests.synthetic import firings_of, make_tokens, plain_tokens
 
@@ -182,8 +182,8 @@ def test_the_search_on_noise_has_uniform_p_values(bursty: bool) -> None:
     if bursty:
         rate = rate * rng.gamma(0.5, 2, size=(len(fit.doc_ids), n))[doc]
     acts = (rng.random((fit.ids.size, n)) < rate) & fit.valid.ravel()[:, None]
-    rows = make_rows(tree, nodes, fit)
-    result = fit_hookpoint(tree, rows, fit, firings_of(acts.astype(np.float32)))
+    made = Material.make(tree, nodes, fit)
+    result = fit_hookpoint(made, firings_of(acts.astype(np.float32)))
     p = result.p[result.fitted]
     assert len(p) > 200
     assert not result.labeled.any()
@@ -193,7 +193,7 @@ def test_the_search_on_noise_has_uniform_p_values(bursty: bool) -> None:
     assert (p <= 0.5).mean() > 0.3
     # The same noise on the tokens that it fires on: the search finds it again.
     sharp = acts & (np.repeat(fit.ids.ravel()[:, None] % 5 == 0, n, axis=1))
-    found = fit_hookpoint(tree, rows, fit, firings_of(sharp.astype(np.float32)))
+    found = fit_hookpoint(made, firings_of(sharp.astype(np.float32)))
     many = found.count > 100
     assert many.any()
     assert found.labeled[many].mean() > 0.5

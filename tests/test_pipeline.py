@@ -20,6 +20,7 @@ from labeler.labels import LabelSet, label_folder
 pytestmark = pytest.mark.slow
 
 FUNCTIONS = ["bigram", "previous_token", "topic"]
+CORRECTIONS = ["unigram+topic"]
 
 
 def make_config(model_folder: Path, coder_folder: Path, text_folder: Path) -> RunConfig:
@@ -34,7 +35,7 @@ def make_config(model_folder: Path, coder_folder: Path, text_folder: Path) -> Ru
 
 
 def everything(run: Run) -> None:
-    steps.run_all(run, FUNCTIONS, 1000)
+    steps.run_all(run, FUNCTIONS, 1000, corrections=CORRECTIONS)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,7 @@ def test_a_second_run_does_nothing_again(copy: Run, monkeypatch: pytest.MonkeyPa
     def fail(*args: object, **kwargs: object) -> None:
         raise AssertionError("done again")
 
-    monkeypatch.setattr("labeler.fit.fit_hookpoint", fail)
+    monkeypatch.setattr("labeler.fit_run.fit_hookpoint", fail)
     monkeypatch.setattr("labeler.eval.heldout.score_heldout", fail)
     monkeypatch.setattr("labeler.eval.rewrite.cross_entropies", fail)
     monkeypatch.setattr("labeler.windows.tokenize_corpus", fail)
@@ -147,9 +148,36 @@ def test_a_second_run_does_nothing_again(copy: Run, monkeypatch: pytest.MonkeyPa
     assert before == after
 
 
+def test_the_manifest_says_what_corrects_the_tables(run: Run) -> None:
+    for hookpoint in run.hookpoints:
+        labels = LabelSet.load(label_folder(run.out, hookpoint))
+        assert labels.manifest["types"] == ["unigram", *FUNCTIONS]
+        for one in labels.manifest["corrections"]:
+            assert one["level"] in CORRECTIONS
+            assert one["shrinkage"] > 0
+        levels = {one["level"] for one in labels.manifest["corrections"]}
+        # A correction of which no latent has a cell has a table all the same.
+        assert set(labels.predictor("unlimited").extra) == levels
+
+
+def test_fitting_with_other_corrections_or_functions_fits_again(copy: Run) -> None:
+    folder = label_folder(copy.out, "layers.0.mlp")
+    before = (folder / "done.json").read_text()
+    steps.fit(copy, FUNCTIONS, corrections=CORRECTIONS)
+    assert (folder / "done.json").read_text() == before
+    steps.fit(copy, FUNCTIONS, corrections=[])
+    assert (folder / "done.json").read_text() != before
+    assert not LabelSet.load(folder).predictor("unlimited").extra
+    # The same levels, but one of them competes.
+    steps.fit(copy, [*FUNCTIONS, *CORRECTIONS], corrections=[])
+    assert LabelSet.load(folder).manifest["types"] == ["unigram", *FUNCTIONS, *CORRECTIONS]
+    with pytest.raises(RunError, match="run `labeler verify"):
+        steps.report(copy)
+
+
 INTERRUPTED = {
     "cache": "labeler.cache.write_shard",
-    "fit": "labeler.tables.write_tables",
+    "fit": "labeler.fit_run.write_tables",
     "verify": "labeler.eval.heldout.score_heldout",
     "rewrite": "labeler.eval.rewrite.cross_entropies",
     "report": "labeler.report.page.write_report",
@@ -210,12 +238,15 @@ def test_without_topics_the_topic_type_says_why(
     run = steps.start(tmp_path / "run", replace(config, corpus=str(flat)), quiet=True)
     said: list[str] = []
     steps.cache(run)
-    steps.fit(run, ["unigram", "topic", "subtopic"], said.append)
+    steps.fit(run, ["unigram", "topic", "subtopic"], said.append, CORRECTIONS)
     text = "\n".join(said)
     assert "topic abstains" in text
     assert "--topic-column" in text or "at least two" in text
     assert "subtopic abstains" in text
     assert not run.out.joinpath("labels", "tree", "topic.npz").exists()
+    # That a correction makes a level of unigrams gives the topics no labels.
+    with pytest.raises(OptionError, match="--functions: none of the function types applies"):
+        steps.fit(run, ["topic", "subtopic"], corrections=CORRECTIONS)
 
 
 def damaged_cache(copy: Run) -> None:

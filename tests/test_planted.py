@@ -11,9 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from labeler.fit import PARSIMONY, HookpointFit, fit_hookpoint, pick_type
-from labeler.keytree import KeyTree, Level, Nodes
-from labeler.statistics import make_rows
+from labeler.fit import fit_hookpoint
+from labeler.fitted import HookpointFit
+from labeler.keytree import KeyTree
+from labeler.level import Level, Nodes
+from labeler.material import Material
+from labeler.pick import PARSIMONY, pick_type
 from labeler.tokens import N_FOLDS, Tokens
 from tests.synthetic import firings_of
 
@@ -227,7 +230,7 @@ def planted() -> Planted:
         mask = planter.plant(kind)
         strength = planter.rng.uniform(0.3, 3)
         acts[mask, latent] = strength * np.exp(planter.rng.normal(0, 0.4, int(mask.sum())))
-    result = fit_hookpoint(tree, make_rows(tree, nodes, fit), fit, firings_of(acts))
+    result = fit_hookpoint(Material.make(tree, nodes, fit), firings_of(acts))
     winner = np.array(result.types)[result.winner]
     return Planted(np.array(kinds), np.where(result.labeled, winner, "none"), result)
 

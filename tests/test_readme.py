@@ -41,6 +41,7 @@ def test_every_command_of_the_readme_exists() -> None:
     from labeler.cli import app
 
     commands = {command.name for command in app.registered_commands}
+    commands |= {group.name for group in app.registered_groups}
     named = set(re.findall(r"(?:`|\$ )labeler ([a-z]+)\b", README))
     assert named
     assert named <= commands

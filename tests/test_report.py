@@ -15,6 +15,7 @@ import tiny_run as tiny
 
 from labeler.errors import RunError
 from labeler.inputs import Run
+from labeler.labels import LabelSet, label_folder
 from labeler.report.cards import read_scores
 from labeler.report.charts import f1_panel, rewrite_chart, stacked_bars
 from labeler.report.choose import Choice, choose
@@ -89,6 +90,24 @@ def test_card_has_scores_keys_and_real_text(run: Run, content: dict[str, Any]) -
         assert excerpt["called"]
 
 
+def test_keys_of_a_card_are_the_labels_heaviest(run: Run, content: dict[str, Any]) -> None:
+    """Those that say "fires" first, each kind by what it carries."""
+    labels = LabelSet.load(label_folder(run.out, tiny.HOOKPOINTS[0]))
+    for latent in (tiny.TOKEN, tiny.BREAK, tiny.PAIR, tiny.LOOSE):
+        mine = labels.entries.filter((pl.col("budget") == 100) & (pl.col("latent") == latent))
+        threshold = labels.predictor(100).threshold[latent]
+        wanted = [
+            (row["value"] >= threshold, abs(row["weight"]) * row["n"], row["weight"], row["level"])
+            for row in mine.iter_rows(named=True)
+        ]
+        rows = card_of(content, latent)["key_rows"]
+        assert [
+            (row["fires"], abs(row["weight"]) * row["n"], row["weight"], row["type"])
+            for row in rows
+        ] == sorted(wanted, reverse=True)[: len(rows)]
+        assert len(rows) == min(10, len(wanted))
+
+
 def test_excerpt_text_is_the_documents(run: Run, content: dict[str, Any]) -> None:
     heldout = run.tokens.heldout
     texts = {
@@ -119,6 +138,7 @@ def test_unlabeled_latents_say_why(content: dict[str, Any], html: str) -> None:
     assert not noise["key_rows"]
     assert len(noise["candidates"]) == 3
     assert all(one["why"] for one in noise["candidates"])
+    assert {one["type"] for one in noise["candidates"]} <= {*tiny.FUNCTIONS}
     assert {one["kind"] for one in noise["excerpts"]} == {"bin"}
     assert not any(one["called"] for one in noise["excerpts"])
     assert noise["candidates"][0]["why"] in html
@@ -193,7 +213,9 @@ def test_commands_make_the_run_again(content: dict[str, Any], run: Run) -> None:
     assert words[:2] == ["labeler", "run"]
     options = dict(zip(words[2::2], words[3::2], strict=True))
     assert options["--model"] == "./a model"
-    assert options["--functions"] == "unigram,bigram,topic"
+    # What was asked for: a correction that abstains is no function type of the run.
+    assert options["--functions"] == ",".join(tiny.FUNCTIONS)
+    assert set(options["--corrections"].split(",")) >= {"unigram+topic"}
     assert options["--out"] == str(run.out)
     heldout = run.tokens.heldout
     five = np.unique(heldout.doc)[:5]

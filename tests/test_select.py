@@ -1,191 +1,224 @@
-"""Which keys a short label keeps: against every subset, and values against every position."""
+"""Which keys a short label keeps: against least squares solved afresh at every step."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from labeler.entries import Entries, Pool
-from labeler.keytree import KeyTree
-from labeler.scores import Shrinkage
-from labeler.select import Chosen, _ranked, choose
-from tests.synthetic import CheapKeys, Material, make_tokens, material, plain_tokens, random_acts
+from labeler.entries import Entries
+from labeler.scores import BlockScorer, Shrinkage
+from labeler.select import CANDIDATES, LEVELS, RIDGE, Chosen, Pool, choose
+from tests.oracles import indicators, ridge
+from tests.synthetic import (
+    CheapKeys,
+    LastThree,
+    Material,
+    make_tokens,
+    material,
+    plain_tokens,
+    random_acts,
+    registered,
+)
 
-CHAIN = ["unigram", "bigram", "trigram"]
+NAMES = ["bigram", "previous_token", "topic", "unigram+topic", "last_three"]
 WIDTH = 5
-LAM = 0.7
 
 
 @pytest.fixture(scope="module")
 def made() -> Material:
     tokens = make_tokens(41, n_docs=60, n_vocab=9)
-    return material(tokens, ["trigram"], random_acts(tokens.fit, WIDTH, seed=8))
+    with registered(LastThree):
+        return material(tokens, NAMES, random_acts(tokens.fit, WIDTH, seed=8))
 
 
 @pytest.fixture(scope="module")
-def pool(made: Material) -> Pool:
-    return pool_of(made)
+def entries(made: Material) -> Entries:
+    found = entries_of(made)
+    # Few enough that all of them compete.
+    assert np.bincount(found.latent).max() <= CANDIDATES
+    assert len(made.tree.levels) <= LEVELS
+    assert set(found.level.tolist()) == set(range(len(made.tree.levels)))
+    return found
 
 
-def pool_of(made: Material, chain: list[str] = CHAIN) -> Pool:
-    scorer = CheapKeys(made.tree, made.rows, made.fit, made.firings)
-    scores = dict(scorer.scores({name: Shrinkage(1, 1) for name in made.tree.levels}))
-    return Pool.make(
-        [scores[name].entries for name in chain], [made.tree.levels[name] for name in chain]
+@pytest.fixture(scope="module")
+def some(entries: Entries) -> Entries:
+    """Few enough of three latents to try every one at every step, and more than the best."""
+    order = np.lexsort((-entries.gain, entries.latent))
+    rank = np.arange(len(order)) - np.searchsorted(entries.latent[order], entries.latent[order])
+    return entries.take(order[((rank < 24) | (rank % 5 == 0)) & (entries.latent[order] < 3)])
+
+
+def entries_of(made: Material, scorer: type[BlockScorer] = CheapKeys) -> Entries:
+    scores = scorer(made.tree, made.rows, made.fit, made.firings).scores(
+        {name: Shrinkage(1, 1) for name in made.tree.levels}
     )
+    return Entries.join([score.entries for _, score in scores])
 
 
 def chosen_of(
-    made: Material, pool: Pool, budget: int, lam: float = LAM, worth: float = 0
+    made: Material, entries: Entries, budget: int, worth: Mapping[str, np.ndarray] | float = 0
 ) -> Chosen:
-    acts = made.acts.astype(np.float64)
-    totals, counts = acts.sum(axis=0), (acts > 0).sum(axis=0) * 1.0
-    worth = np.full(len(totals), worth)
-    return choose(pool, budget, made.fit.n_positions, totals, counts, lam, worth)
-
-
-def owners(made: Material, entries: Entries, latent: int, chain: list[str]) -> np.ndarray:
-    """Per flat position, index of the deepest of a latent's entries there; -1 = none."""
-    owner = np.full(made.fit.ids.size, -1)
-    for index in np.argsort(entries.level, kind="stable"):
-        if entries.latent[index] == latent:
-            node = made.nodes[chain[entries.level[index]]].ravel()
-            owner[node == entries.node[index]] = index
-    return owner
-
-
-def above_of(made: Material, entries: Entries, index: int, chain: list[str]) -> int:
-    """The nearest entry of the same latent that holds the entry's positions; -1 = none."""
-    node, level = int(entries.node[index]), int(entries.level[index])
-    while level > 0:
-        node = int(made.tree.levels[chain[level]].parent[node])
-        level -= 1
-        same = (entries.latent == entries.latent[index]) & (entries.level == level)
-        hit = np.flatnonzero(same & (entries.node == node))
-        if len(hit):
-            return int(hit[0])
-    return -1
-
-
-# -- the pool --------------------------------------------------------------------------------------
-
-
-def test_pool_links_each_entry_to_those_above(made: Material, pool: Pool) -> None:
-    e = pool.entries
-    assert len(pool.above) == 2
-    assert np.array_equal(np.lexsort((e.node, e.level, e.latent)), np.arange(len(e)))
-    linked = 0
-    for index in range(len(e)):
-        node, level = int(e.node[index]), int(e.level[index])
-        for above in pool.above[:, index]:
-            if level == 0:
-                assert above == -1
-                continue
-            node, level = int(made.tree.levels[CHAIN[level]].parent[node]), level - 1
-            same = (e.latent == e.latent[index]) & (e.level == level) & (e.node == node)
-            wanted = np.flatnonzero(same)
-            assert above == (wanted[0] if len(wanted) else -1)
-            linked += above >= 0
-    assert linked > 20
-
-
-# -- what is chosen --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("budget", [1, 2, 5, 16, 100])
-def test_budget_is_respected_and_used(made: Material, pool: Pool, budget: int) -> None:
-    kept = np.bincount(chosen_of(made, pool, budget).entries.latent, minlength=WIDTH)
-    there = np.bincount(pool.entries.latent, minlength=WIDTH)
-    assert (kept <= budget).all()
-    if budget < there.min() / 3:
-        assert (kept == budget).all()
-    # Of an entry whose positions finer ones have all taken, nothing is left to keep.
-    assert (kept > 0).all()
-
-
-def test_an_entry_must_be_worth_a_place(made: Material, pool: Pool) -> None:
-    acts = made.acts[made.fit.valid.ravel()].astype(np.float64)
-    sst = ((acts - acts.mean(axis=0)) ** 2).sum(axis=0)
-    many = chosen_of(made, pool, 100)
-    few = chosen_of(made, pool, 100, worth=float(0.003 * sst.min()))
-    assert len(few.entries) < 0.8 * len(many.entries)
-    # What was left out is little.
-    assert (few.saved > 0.8 * many.saved).all()
-    assert len(chosen_of(made, pool, 100, worth=float(sst.max())).entries) == 0
-
-
-def test_along_a_chain_the_best_enters_first_and_the_weakest_leaves() -> None:
-    # Two latents of one chain of three entries each, and a single entry.
-    index = np.arange(7, dtype=np.int32)
-    level = np.array([0, 1, 2, 0, 1, 2, 0], dtype=np.int32)
-    latent = np.array([0, 0, 0, 1, 1, 1, 2], dtype=np.int32)
-    one = np.ones(7, dtype=np.float32)
-    above = np.array([[-1, 0, 1, -1, 3, 4, -1], [-1, -1, 0, -1, -1, 3, -1]], dtype=np.int32)
-    pool = Pool(Entries(latent, level, index, one, one, one, one), above)
-    score = np.array([2.0, 5.0, 4.0, 3.0, 3.0, 1.0, 2.0])
-    nothing = np.zeros(7, dtype=bool)
-    wait, stay = -np.inf, np.inf
-    # Of equals the coarser enters.
-    assert _ranked(pool, nothing, score).tolist() == [wait, 5, wait, 3, wait, wait, 2]
-    everything = ~nothing
-    assert _ranked(pool, everything, score).tolist() == [2, stay, stay, stay, stay, 1, 2]
-    # Kept entries do not keep others out, nor those that are out kept ones in.
-    kept = np.array([False, True, False, True, True, False, True])
-    assert _ranked(pool, kept, score).tolist() == [wait, 5, 4, stay, 3, 1, 2]
-
-
-@pytest.mark.parametrize("budget", [3, 16, 100])
-@pytest.mark.parametrize("lam", [1e-9, LAM])
-def test_values_are_exclusive_means(made: Material, pool: Pool, budget: int, lam: float) -> None:
-    chosen = chosen_of(made, pool, budget, lam)
-    valid = made.fit.valid.ravel()
-    acts = made.acts.astype(np.float64)
-    nested = 0
-    for latent in range(WIDTH):
-        owner = owners(made, chosen.entries, latent, CHAIN)
-        rest = acts[valid & (owner < 0), latent]
-        assert chosen.n_default[latent] == len(rest)
-        assert chosen.count_default[latent] == (rest > 0).sum()
-        assert chosen.default[latent] == pytest.approx(rest.mean(), rel=1e-4)
-        for index in np.flatnonzero(chosen.entries.latent == latent):
-            mine = acts[valid & (owner == index), latent]
-            assert chosen.n_left[index] == pytest.approx(len(mine), abs=1e-3)
-            assert chosen.count_left[index] == pytest.approx((mine > 0).sum(), abs=1e-3)
-            above = above_of(made, chosen.entries, int(index), CHAIN)
-            nested += above >= 0
-            up = chosen.value[above] if above >= 0 else rest.mean()
-            wanted = (mine.sum() + lam * up) / (len(mine) + lam)
-            assert chosen.value[index] == pytest.approx(wanted, rel=1e-3, abs=1e-4)
-        # Nothing is lost or counted twice.
-        mine = chosen.entries.latent == latent
-        total = chosen.n_left[mine].sum() + chosen.n_default[latent]
-        assert total == pytest.approx(made.fit.n_positions)
-        fired = chosen.count_left[mine].sum() + chosen.count_default[latent]
-        assert fired == pytest.approx((acts[:, latent] > 0).sum())
-    assert nested > 0 or budget == 3
-
-
-def squared_error(made: Material, entries: Entries, latent: int, chain: list[str]) -> float:
-    """Of the label that keeps these entries, each at its exclusive mean."""
-    valid = made.fit.valid.ravel()
-    owner = owners(made, entries, latent, chain)[valid]
-    acts = made.acts[valid, latent].astype(np.float64)
-    return sum(
-        float(((acts[owner == index] - acts[owner == index].mean()) ** 2).sum())
-        for index in np.unique(owner)
+    if isinstance(worth, float | int):
+        worth = {name: np.full(made.acts.shape[1], worth) for name in made.tree.levels}
+    totals = made.acts.sum(axis=0, dtype=np.float64)
+    return choose(
+        made.tree, made.made.overlaps, entries, budget, made.fit.n_positions, totals, worth
     )
 
 
-def test_saved_is_the_squared_error_saved(made: Material, pool: Pool) -> None:
-    trusted = replace(pool, entries=replace(pool.entries, trust=np.ones(len(pool.entries))))
-    chosen = chosen_of(made, trusted, 1, 1e-9)
+def acts_of(made: Material, latent: int) -> np.ndarray:
+    return made.acts[made.fit.valid.ravel(), latent].astype(np.float64)
+
+
+def identity(entries: Entries) -> list[tuple[int, int, int]]:
+    columns = (entries.latent, entries.level, entries.node)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def sst_of(made: Material) -> np.ndarray:
+    acts = made.acts[made.fit.valid.ravel()].astype(np.float64)
+    return ((acts - acts.mean(axis=0)) ** 2).sum(axis=0)
+
+
+# -- the choice ------------------------------------------------------------------------------------
+
+
+def savings(x: np.ndarray, y: np.ndarray, kept: list[int], open_: list[int]) -> np.ndarray:
+    """Squared error, the ridge's penalty included, that each further column saves."""
+    before = ridge(x[:, kept], y, RIDGE)[1]
+    return np.array([before - ridge(x[:, [*kept, column]], y, RIDGE)[1] for column in open_])
+
+
+def check_choice(
+    made: Material, entries: Entries, chosen: Chosen, budget: int, price: np.ndarray
+) -> int:
+    """Hold every latent's choice against a loop that solves every regression afresh.
+
+    Up to 1e-5: sums of activations are kept in single precision.
+    `price` [n_levels, n_latents]. Returns how many steps had one best key that no other comes
+    close to.
+    """
+    clear = 0
+    for latent in range(made.acts.shape[1]):
+        pool = entries.take(entries.latent == latent)
+        x, y = indicators(made, pool), acts_of(made, latent)
+        asked = price[pool.level, latent]
+        mine = chosen.entries.take(chosen.entries.latent == latent)
+        where = {key: column for column, key in enumerate(identity(pool))}
+        kept: list[int] = []
+        for step in range(budget):
+            open_ = [column for column in range(len(pool)) if column not in kept]
+            surplus = savings(x, y, kept, open_) * pool.trust[open_] - asked[open_]
+            if step == len(mine):
+                assert not open_ or surplus.max() < 1e-5 * max(asked.max(), 1)
+                break
+            column = where[identity(mine)[step]]
+            assert column not in kept
+            # Keys of the same positions save the same, and either may be taken.
+            best = open_[int(surplus.argmax())]
+            assert surplus.max() > 0
+            assert surplus[open_.index(column)] == pytest.approx(surplus.max(), rel=1e-5)
+            if len(surplus) == 1 or np.sort(surplus)[-2] < (1 - 1e-5) * surplus.max():
+                assert column == best
+                clear += 1
+            kept.append(column)
+        assert len(mine) <= budget
+    return clear
+
+
+@pytest.mark.slow
+def test_keys_enter_as_a_naive_loop_takes_them(made: Material, some: Entries) -> None:
+    budget = 8
+    chosen = chosen_of(made, some, budget)
+    assert np.bincount(chosen.entries.latent).tolist() == [budget] * 3
+    clear = check_choice(made, some, chosen, budget, np.zeros((len(made.tree.levels), WIDTH)))
+    assert clear > 0.8 * budget * 3
+    # Keys of several types in one label, and exceptions.
+    level = [set(chosen.entries.level[chosen.entries.latent == j].tolist()) for j in range(3)]
+    assert max(map(len, level)) >= 3
+    assert (chosen.weights(budget) < 0).any()
+
+
+@pytest.mark.slow
+def test_prices_stop_it(made: Material, some: Entries) -> None:
+    # Levels at different prices, one too dear for any key.
+    names, share = list(made.tree.levels), np.linspace(5e-3, 2e-2, len(made.tree.levels))
+    share[names.index("previous_token")] = 1
+    price = share[:, None] * sst_of(made)
+    chosen = chosen_of(made, some, 30, dict(zip(names, price, strict=True)))
+    check_choice(made, some, chosen, 30, price)
+    kept = np.bincount(chosen.entries.latent)
+    assert (kept > 0).all()
+    assert (kept < 12).all()
+    assert names.index("previous_token") not in chosen.entries.level
+    assert names.index("previous_token") in some.level
+    dear = chosen_of(made, some, 30, float(sst_of(made).max()))
+    assert len(dear.entries) == 0
+
+
+@pytest.mark.slow
+def test_keys_whose_savings_are_not_trusted_come_later(made: Material, some: Entries) -> None:
+    trust = np.random.default_rng(0).random(len(some)).astype(np.float32)
+    trust[::5] = 0
+    doubted = replace(some, trust=trust)
+    chosen = chosen_of(made, doubted, 5)
+    check_choice(made, doubted, chosen, 5, np.zeros((len(made.tree.levels), WIDTH)))
+    assert (chosen.entries.trust > 0).all()
+    assert identity(chosen.entries) != identity(chosen_of(made, some, 5).entries)
+
+
+@pytest.mark.parametrize("budget", [1, 3, 16])
+def test_a_budget_is_the_first_of_a_larger_one(
+    made: Material, entries: Entries, budget: int
+) -> None:
+    many, few = chosen_of(made, entries, 100), chosen_of(made, entries, budget)
+    first = many.rank < budget
+    assert identity(many.entries.take(first)) == identity(few.entries)
+    assert np.array_equal(many.rank[first], few.rank)
+    assert np.allclose(many.weights(budget)[:, :budget], few.weights(budget))
+    assert (many.weights(budget)[:, budget:] == 0).all()
+    kept = np.bincount(many.entries.latent, minlength=WIDTH)
+    assert (kept > 16).all()
+    # By latent, in order of their rank.
     for latent in range(WIDTH):
-        acts = made.acts[made.fit.valid.ravel(), latent].astype(np.float64)
-        sst = ((acts - acts.mean()) ** 2).sum()
-        saved = sst - squared_error(made, chosen.entries, latent, CHAIN)
-        # One entry: nothing is shared, so that the estimate is exact.
-        assert chosen.saved[latent] == pytest.approx(saved, rel=1e-3)
+        assert many.rank[many.entries.latent == latent].tolist() == list(range(kept[latent]))
+    assert (np.diff(many.entries.latent) >= 0).all()
+
+
+@pytest.mark.parametrize("budget", [1, 5, 16, 100])
+def test_weights_are_those_of_a_dense_ridge(made: Material, entries: Entries, budget: int) -> None:
+    chosen = chosen_of(made, entries, 100, 1e-4 * float(sst_of(made).min()))
+    weights = chosen.weights(budget)
+    for latent in range(WIDTH):
+        mine = chosen.entries.take((chosen.entries.latent == latent) & (chosen.rank < budget))
+        wanted, _ = ridge(indicators(made, mine), acts_of(made, latent), RIDGE)
+        assert np.allclose(weights[latent, : len(mine)], wanted, rtol=1e-5, atol=1e-6)
+        assert (weights[latent, len(mine) :] == 0).all()
+        assert len(set(identity(mine))) == len(mine) > 0
+
+
+def test_keys_of_the_same_positions_share_a_weight() -> None:
+    # After 1 always comes 2, and 2 comes only there: four keys of the same positions.
+    rng = np.random.default_rng(0)
+    rows = [[t for pair in rng.choice([1, 3], 9) for t in ([1, 2] if pair == 1 else [3, 3])]] * 5
+    fit = plain_tokens(rows, n_vocab=4)
+    acts = np.where(fit.ids == 2, 4.0, 0.0).reshape(-1, 1).astype(np.float32)
+    made = material(fit, ["bigram", "previous_token"], acts)
+    n = int((fit.ids == 2).sum())
+    one = np.ones(3, dtype=np.float32)
+    node = np.array([made.nodes[name][fit.ids == 2][0] for name in made.tree.levels])
+    entries = Entries(
+        np.zeros(3, dtype=np.int32), np.arange(3, dtype=np.int32), node, n * one, n * one,
+        4 * n * one, one, one,
+    )  # fmt: skip
+    chosen = chosen_of(made, entries, 3)
+    weights = chosen.weights(3)[0]
+    # Each third of what one alone would have with a third of the penalty; v = n (1 - n / N).
+    v = n * (1 - n / fit.n_positions)
+    assert weights.tolist() == pytest.approx([4 * v / (3 * v + RIDGE)] * 3)
 
 
 @pytest.mark.slow
@@ -195,32 +228,27 @@ def test_choice_is_close_to_the_best_subset(budget: int) -> None:
     for seed in range(6):
         tokens = make_tokens(50 + seed, n_docs=25, n_vocab=5, ctx_len=8)
         made = material(tokens, ["trigram"], random_acts(tokens.fit, 2, seed=seed))
-        pool = pool_of(made)
+        entries = entries_of(made)
         # As many candidates as can be tried in all subsets, the most worthwhile first.
-        keep = np.zeros(len(pool.entries), dtype=bool)
+        keep = np.zeros(len(entries), dtype=bool)
         for latent in range(2):
-            mine = np.flatnonzero(pool.entries.latent == latent)
-            gain = pool.entries.total[mine] ** 2 / pool.entries.n[mine]
+            mine = np.flatnonzero(entries.latent == latent)
+            gain = entries.total[mine] ** 2 / entries.n[mine]
             keep[mine[np.argsort(-gain)[:10]]] = True
-        entries = pool.entries.take(keep)
-        few = Pool.make(
-            [entries.take(entries.level == level) for level in range(3)],
-            [made.tree.levels[name] for name in CHAIN],
-        )
-        few = replace(few, entries=replace(few.entries, trust=np.ones(len(few.entries))))
-        chosen = chosen_of(made, few, budget, 1e-9)
+        few = replace(entries.take(keep), trust=np.ones(int(keep.sum()), dtype=np.float32))
+        chosen = chosen_of(made, few, budget)
         for latent in range(2):
-            acts = made.acts[made.fit.valid.ravel(), latent].astype(np.float64)
-            sst = ((acts - acts.mean()) ** 2).sum()
-            mine = np.flatnonzero(few.entries.latent == latent)
-            assert len(mine) >= 6
-            best = sst - min(
-                squared_error(made, few.entries.take(np.array(subset)), latent, CHAIN)
-                for subset in combinations(mine, budget)
+            pool = few.take(few.latent == latent)
+            assert len(pool) >= 6
+            x, y = indicators(made, pool), acts_of(made, latent)
+            nothing = ridge(x[:, []], y, RIDGE)[1]
+            best = nothing - min(
+                ridge(x[:, list(subset)], y, RIDGE)[1]
+                for subset in combinations(range(len(pool)), budget)
             )
-            reached = sst - squared_error(made, chosen.entries, latent, CHAIN)
-            shares.append(reached / best)
-    assert max(shares) <= 1 + 1e-6
+            mine = indicators(made, chosen.entries.take(chosen.entries.latent == latent))
+            shares.append((nothing - ridge(mine, y, RIDGE)[1]) / best)
+    assert max(shares) <= 1 + 1e-9
     assert min(shares) >= 0.95, shares
     assert np.mean(shares) >= 0.99
 
@@ -234,16 +262,18 @@ def test_an_exception_is_kept_with_its_rule() -> None:
     after[:, 1:] = fit.ids[:, :-1]
     acts = np.where((fit.ids == 1) & (after != 2), 3.0, 0.0).reshape(-1, 1)
     made = material(fit, ["bigram"], acts.astype(np.float32))
-    chosen = chosen_of(made, pool_of(made, CHAIN[:2]), 2, 0.1)
-    assert chosen.entries.level.tolist() == [0, 1]
-    tree: KeyTree = made.tree
-    key = int(tree.levels["bigram"].key[chosen.entries.node[1]])
-    assert tree.types["bigram"].render(key) == "`<2><1>`"
-    assert chosen.value.tolist() == pytest.approx([3, 0], abs=0.05)
-    assert chosen.default[0] == pytest.approx(0, abs=1e-9)
-    threshold, f1 = chosen.thresholds()
-    assert f1[0] == 1
-    assert 0.1 < threshold[0] < 2.9
+    chosen = chosen_of(made, entries_of(made), 2)
+    tree, names = made.tree, list(made.tree.levels)
+    texts = [
+        tree.text(names[level], node)
+        for level, node in zip(chosen.entries.level, chosen.entries.node, strict=True)
+    ]
+    assert texts == ["`<1>`", "`<2><1>`"]
+    # What the ridge takes off 60 to 300 positions is little.
+    assert chosen.weights(2)[0].tolist() == pytest.approx([3, -3], rel=0.05)
+    alone = chosen.weights(1)[0]
+    share = (acts.ravel() > 0).sum() / (fit.ids == 1).sum()
+    assert alone.tolist() == pytest.approx([3 * share, 0], rel=0.05)
 
 
 def test_keys_that_only_say_that_nothing_happens_are_not_kept() -> None:
@@ -251,85 +281,78 @@ def test_keys_that_only_say_that_nothing_happens_are_not_kept() -> None:
     rng = np.random.default_rng(0)
     fit = plain_tokens(rng.integers(0, 8, (60, 20)).tolist(), n_vocab=8)
     made = material(fit, ["unigram"], (fit.ids == 1).reshape(-1, 1).astype(np.float32))
-    pool = pool_of(made, CHAIN[:1])
-    assert len(pool.entries) == 8
-    sst = float(((made.acts - made.acts.mean()) ** 2).sum())
-    chosen = chosen_of(made, pool, 100, worth=1e-4 * sst)
+    entries = entries_of(made)
+    assert len(entries) == 8
+    chosen = chosen_of(made, entries, 100, 1e-4 * float(sst_of(made)[0]))
     assert chosen.entries.node.tolist() == [1]
 
 
 def test_no_candidates() -> None:
     made = material(plain_tokens([[1, 2]] * 5), ["bigram"], np.zeros((10, 2), dtype=np.float32))
-    pool = pool_of(made, CHAIN[:2])
-    assert len(pool.entries) == 0
-    chosen = chosen_of(made, pool, 16)
-    assert len(chosen.entries) == 0
-    assert chosen.n_default.tolist() == [10, 10]
-    assert chosen.default.tolist() == [0, 0]
+    entries = entries_of(made)
+    assert len(entries) == 0
+    chosen = chosen_of(made, entries, 16)
+    assert len(chosen.entries) == len(chosen.rank) == 0
+    assert (chosen.weights(16) == 0).all()
 
 
-# -- thresholds ------------------------------------------------------------------------------------
+def test_a_latent_without_candidates_among_others(made: Material, entries: Entries) -> None:
+    fewer = entries.take((entries.latent != 1) & (entries.latent != WIDTH - 1))
+    chosen, whole = chosen_of(made, fewer, 16), chosen_of(made, entries, 16)
+    assert set(chosen.entries.latent.tolist()) == {0, 2, 3}
+    for latent in (0, 2, 3):
+        mine, same = (
+            found.entries.take(found.entries.latent == latent) for found in (chosen, whole)
+        )
+        assert identity(mine) == identity(same)
+        assert np.allclose(chosen.weights(16)[latent], whole.weights(16)[latent])
+    assert (chosen.weights(16)[[1, WIDTH - 1]] == 0).all()
 
 
-def brute_force_f1(predicted: np.ndarray, fires: np.ndarray) -> float:
-    cuts = np.unique(predicted)
-    return max(2 * (fires & (predicted >= cut)).sum() for cut in cuts) and max(
-        2 * (fires & (predicted >= cut)).sum() / ((predicted >= cut).sum() + fires.sum())
-        for cut in cuts
-    )
+# -- the pool --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("budget", [1, 4, 16, 100])
-def test_thresholds_give_the_best_f1(made: Material, pool: Pool, budget: int) -> None:
-    chosen = chosen_of(made, pool, budget)
-    valid = made.fit.valid.ravel()
-    threshold, f1 = chosen.thresholds()
-    for latent in range(WIDTH):
-        owner = owners(made, chosen.entries, latent, CHAIN)[valid]
-        values = np.append(chosen.value, chosen.default[latent])
-        predicted = values[owner]
-        fires = made.acts[valid, latent] > 0
-        called = predicted >= threshold[latent]
-        reached = 2 * (called & fires).sum() / (called.sum() + fires.sum())
-        assert f1[latent] == pytest.approx(reached)
-        assert f1[latent] == pytest.approx(brute_force_f1(predicted, fires))
-        # No prediction is so close that rounding could move it across.
-        assert np.abs(predicted - threshold[latent]).min() > 0
+def some_entries(rng: np.random.Generator, n: int, n_latents: int, n_levels: int) -> Entries:
+    one = np.ones(n, dtype=np.float32)
+    latent, level = rng.integers(0, n_latents, n), rng.integers(0, n_levels, n)
+    gain = rng.permutation(n).astype(np.float32)
+    node = np.arange(n, dtype=np.int32)
+    return Entries(latent.astype(np.int32), level.astype(np.int32), node, one, one, one, gain, one)
 
 
-def by_hand(values: list[float], n: list[float], count: list[float]) -> Chosen:
-    """One latent; the last of each is the default's."""
-    k = len(values) - 1
-    whole = np.ones(k, dtype=np.float32)
-    index = np.zeros(k, dtype=np.int32)
-    return Chosen(
-        Entries(index, index, np.arange(k, dtype=np.int32), whole, whole, whole, whole),
-        np.array(values[:k]),
-        np.array(n[:k]),
-        np.array(count[:k]),
-        np.array(values[k:]),
-        np.array(n[k:]),
-        np.array(count[k:]),
-        np.zeros(1),
-    )
+@pytest.mark.parametrize(("candidates", "levels"), [(6, 2), (8, 1), (40, 3), (6, 100), (500, 100)])
+def test_pool_is_the_best_keys_of_the_best_levels(
+    monkeypatch: pytest.MonkeyPatch, candidates: int, levels: int
+) -> None:
+    monkeypatch.setattr("labeler.select.CANDIDATES", candidates)
+    monkeypatch.setattr("labeler.select.LEVELS", levels)
+    entries = some_entries(np.random.default_rng(0), 200, 4, 5)
+    pool = Pool.make(entries, 5, 5)
+    rows = list(zip(entries.latent.tolist(), entries.level.tolist(), entries.gain, strict=True))
+    widest = 0
+    for latent in range(5):
+        # A level's strength: the gains of its keys that could fill half of the places.
+        gains = [
+            sorted((gain for j, level, gain in rows if (j, level) == (latent, number)))
+            for number in range(5)
+        ]
+        strength = [sum(gain[::-1][: candidates // 2]) for gain in gains]
+        best = sorted(range(5), key=lambda number: -strength[number])[:levels]
+        mine = [i for i, (j, level, _) in enumerate(rows) if j == latent and level in best]
+        wanted = sorted(mine, key=lambda i: -rows[i][2])[:candidates]
+        found = pool.index[latent]
+        assert found[: len(wanted)].tolist() == wanted
+        assert (found[len(wanted) :] == -1).all()
+        widest = max(widest, len(wanted))
+    assert pool.index.shape == (5, widest)
+    # Latent 4 has no entry at all.
+    assert (pool.index[4] == -1).all()
 
 
-def test_thresholds_by_hand() -> None:
-    # 6 firings; at 4: 2 * 3 / (3 + 6); at 2: 2 * 5 / (7 + 6); everywhere: 2 * 6 / (107 + 6).
-    threshold, f1 = by_hand([4, 2, 0.01], [3, 4, 100], [3, 2, 1]).thresholds()
-    assert f1[0] == pytest.approx(10 / 13)
-    assert threshold[0] == pytest.approx((2 + 0.01) / 2)
-
-
-def test_entries_of_the_same_value_are_called_together() -> None:
-    # Two entries at 2, one all firings, one all silent: no threshold parts them.
-    threshold, f1 = by_hand([2, 2, 0.01], [5, 5, 90], [5, 0, 1]).thresholds()
-    assert f1[0] == pytest.approx(10 / 16)
-    assert 0.01 < threshold[0] < 2
-
-
-def test_an_entry_of_the_defaults_value_is_called_with_it() -> None:
-    threshold, f1 = by_hand([3, 0.5, 0.5], [4, 6, 10], [4, 6, 0]).thresholds()
-    # At 3: 8 / 14; everywhere: 20 / 30.
-    assert f1[0] == pytest.approx(20 / 30)
-    assert threshold[0] <= 0.5
+def test_columns_are_padded_with_nothing() -> None:
+    entries = some_entries(np.random.default_rng(0), 12, 3, 1)
+    pool = Pool.make(entries, 3, 1)
+    padded = pool.padded(entries.gain)
+    for latent in range(3):
+        gains = sorted(entries.gain[entries.latent == latent].tolist(), reverse=True)
+        assert padded[latent].tolist() == gains + [0] * (padded.shape[1] - len(gains))

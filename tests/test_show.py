@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import tiny_run as tiny
 from rich.cells import cell_len
@@ -39,7 +40,13 @@ def test_shows_label_scores_keys_and_text(run: Run, capsys: pytest.CaptureFixtur
     assert f"{LAYER} {tiny.PAIR}  bigram" in text
     assert "F1 0.97 [" in text
     assert "held-out documents, 100 keys" in text
-    assert "fired" in text
+    assert ["key", "adds", "predicts", "fired", "seen", "type"] in [
+        line.split() for line in text.splitlines()
+    ]
+    first = LabelSet.load(label_folder(run.out, LAYER)).entries.filter(
+        (pl.col("budget") == 100) & (pl.col("latent") == tiny.PAIR)
+    )
+    assert f"{first['weight'][0]:+.1f}" in text
     assert "▸«{w5}»" in text
     assert f"labeler export {LAYER} {tiny.PAIR} --out" in text
 

@@ -6,31 +6,37 @@ import numpy as np
 import pytest
 from scipy import sparse
 
+from labeler.functions import FunctionType
 from labeler.keytree import KeyTree
 from labeler.rowsums import RowSums
 from labeler.statistics import (
+    LEAST_OF_SEVERAL,
     LatentFirings,
     make_rows,
     sums_by_fold,
 )
 from labeler.tokens import N_FOLDS
 from tests.synthetic import (
+    LastThree,
     Material,
     firings_of,
     make_tokens,
     material,
     plain_tokens,
     random_acts,
+    registered,
 )
 
-NAMES = ["trigram", "previous_token", "topic"]
+NAMES = ["trigram", "previous_token", "topic", "last_three", "previous_token+last_three"]
+SEVERAL = ("last_three", "previous_token+last_three")
 WIDTH = 5
 
 
 @pytest.fixture(scope="module")
 def made() -> Material:
     tokens = make_tokens(21, n_docs=60)
-    return material(tokens, NAMES, random_acts(tokens.fit, WIDTH))
+    with registered(LastThree):
+        return material(tokens, NAMES, random_acts(tokens.fit, WIDTH))
 
 
 def dense_of(firings: LatentFirings, n_positions: int) -> np.ndarray:
@@ -93,21 +99,34 @@ def row_sums(rows: RowSums) -> tuple[np.ndarray, np.ndarray]:
     )
 
 
+def nodes_and_folds(made: Material, name: str) -> list[tuple[list[int], int]]:
+    """Per flat position its nodes in a level, one for each of its keys' places, and its fold."""
+    node = made.nodes[name].reshape(made.fit.ids.size, -1).tolist()
+    fold = np.repeat(made.fit.fold, made.fit.ctx_len).tolist()
+    return list(zip(node, fold, strict=True))
+
+
 def test_rows_are_the_pairs_of_node_and_fold_seen_elsewhere_too(made: Material) -> None:
-    fold = np.repeat(made.fit.fold, made.fit.ctx_len)
     for name, rows in made.rows.items():
-        node = made.nodes[name].ravel()
         n = np.zeros((made.tree.levels[name].n_nodes, N_FOLDS), dtype=int)
-        np.add.at(n, (node[node >= 0], fold[node >= 0]), 1)
-        wanted = [(k, f) for k, f in np.argwhere(n > 0).tolist() if n[k].sum() > n[k, f]]
+        for nodes, f in nodes_and_folds(made, name):
+            for k in nodes:
+                if k >= 0:
+                    n[k, f] += 1
+        # Of the many keys of a type of several keys, the rare ones are left out.
+        enough = LEAST_OF_SEVERAL if name in SEVERAL else 0
+        seen = np.argwhere(n > 0).tolist()
+        wanted = [(k, f) for k, f in seen if n[k].sum() > n[k, f] and n[k].sum() >= enough]
         assert list(zip(rows.node.tolist(), rows.fold.tolist(), strict=True)) == wanted
         assert rows.n_in.tolist() == [n[k, f] for k, f in wanted]
         assert rows.n_out.tolist() == [n[k].sum() - n[k, f] for k, f in wanted]
         assert rows.alive.tolist() == sorted({k for k, _ in wanted})
         assert rows.alive[rows.index].tolist() == rows.node.tolist()
         number = {pair: index for index, pair in enumerate(wanted)}
-        pairs = zip(node.tolist(), fold.tolist(), strict=True)
-        assert rows.of_position.tolist() == [number.get(pair, -1) for pair in pairs]
+        assert rows.of_position.tolist() == [
+            [number.get((k, f), -1) for k in nodes] for nodes, f in nodes_and_folds(made, name)
+        ]
+        assert rows.of_position.shape[1] == (3 if name in SEVERAL else 1)
         parent = made.tree.levels[name].parent_name
         for index, (k, f) in enumerate(wanted):
             above = int(rows.parent_row[index])
@@ -116,35 +135,45 @@ def test_rows_are_the_pairs_of_node_and_fold_seen_elsewhere_too(made: Material) 
             else:
                 assert made.rows[parent].fold[above] == f
                 assert made.rows[parent].node[above] == made.tree.levels[name].parent[k]
-        assert len(wanted) < (n > 0).sum() or name in {"unigram", "previous_token", "topic"}
+        # Refinements and longer n-grams have nodes of one fold only.
+        assert len(wanted) < (n > 0).sum() or name not in {"trigram", SEVERAL[1]}
 
 
-def test_row_sums(made: Material) -> None:
+@pytest.mark.parametrize("dense", [0, 1 << 21])
+def test_row_sums(made: Material, monkeypatch: pytest.MonkeyPatch, dense: int) -> None:
+    monkeypatch.setattr("labeler.rowsums._DENSE_CELLS", dense)
     for rows in made.rows.values():
-        count, total = row_sums(RowSums.make(rows, made.firings))
-        wanted = np.zeros((rows.n_rows, WIDTH))
-        wanted_count = np.zeros((rows.n_rows, WIDTH))
-        at = rows.of_position >= 0
-        np.add.at(wanted, rows.of_position[at], made.acts[at])
-        np.add.at(wanted_count, rows.of_position[at], made.acts[at] > 0)
+        sums = RowSums.make(rows, made.firings)
+        count, total = row_sums(sums)
+        wanted, wanted_count = np.zeros((2, rows.n_rows, WIDTH))
+        for place in range(rows.of_position.shape[1]):
+            at = rows.of_position[:, place] >= 0
+            np.add.at(wanted, rows.of_position[at, place], made.acts[at])
+            np.add.at(wanted_count, rows.of_position[at, place], made.acts[at] > 0)
         assert np.array_equal(count, wanted_count)
         assert np.allclose(total, wanted, rtol=1e-5)
+        # Cells in order, none twice, none without a firing.
+        cells = np.repeat(np.arange(rows.n_rows), np.diff(sums.start)) * WIDTH + sums.column
+        assert (np.diff(cells) > 0).all()
+        assert len(cells) == (wanted_count > 0).sum()
 
 
+@pytest.mark.parametrize("name", ["bigram", "last_three"])
 @pytest.mark.parametrize("cells", [1, 7, 64, 1 << 16])
 def test_chunks_cover_every_row_once_and_hold_whole_nodes(
-    made: Material, monkeypatch: pytest.MonkeyPatch, cells: int
+    made: Material, monkeypatch: pytest.MonkeyPatch, cells: int, name: str
 ) -> None:
     monkeypatch.setattr("labeler.rowsums.CHUNK_CELLS", cells)
-    rows = made.rows["bigram"]
+    rows = made.rows[name]
     sums = RowSums.make(rows, made.firings)
     count, total = row_sums(sums)
     at_row = at_node = 0
     for chunk in sums.chunks():
-        assert (chunk.rows.start, chunk.nodes.start) == (at_row, at_node)
-        at_row, at_node = chunk.rows.stop, chunk.nodes.stop
-        node = rows.node[chunk.rows]
-        assert np.unique(node).tolist() == rows.alive[chunk.nodes].tolist()
+        span, nodes = chunk.plan.rows, chunk.plan.nodes
+        assert (span.start, nodes.start) == (at_row, at_node)
+        at_row, at_node = span.stop, nodes.stop
+        node = rows.node[span]
+        assert np.unique(node).tolist() == rows.alive[nodes].tolist()
         whole = {k: rows.node == k for k in np.unique(node).tolist()}
         for dense, of_node, outside, inside in (
             (count, chunk.node_count, chunk.count_out, chunk.count_in),
@@ -152,11 +181,11 @@ def test_chunks_cover_every_row_once_and_hold_whole_nodes(
         ):
             wanted = np.array([dense[mask].sum(axis=0) for mask in whole.values()])
             assert np.allclose(of_node, wanted, rtol=1e-5)
-            rest = wanted[np.searchsorted(list(whole), node)] - dense[chunk.rows]
+            rest = wanted[np.searchsorted(list(whole), node)] - dense[span]
             assert np.allclose(outside, rest, rtol=1e-4, atol=1e-4)
             filled = np.zeros_like(outside)
             filled.reshape(-1)[chunk.cell] = inside
-            assert np.allclose(filled, dense[chunk.rows], rtol=1e-5)
+            assert np.allclose(filled, dense[span], rtol=1e-5)
     assert (at_row, at_node) == (rows.n_rows, len(rows.alive))
 
 
@@ -205,14 +234,22 @@ def test_statistics_of_other_machines_shards(made: Material) -> None:
 def test_key_counts_add_up_over_shards(made: Material) -> None:
     fit = made.fit
     halves = [fit.select(np.arange(fit.n_ctx) % 2 == half) for half in (0, 1)]
+    # Keys of the topic are made without each context's own fold: those are the fit split's only.
+    own = {name for name, kind in made.tree.types.items() if has_fit_keys(kind)}
+    assert own == {"topic"}
     for name, level in made.tree.levels.items():
         n = np.zeros_like(level.n)
-        for half in halves:
-            node = made.tree.find(half, [name])[name]
-            fold = np.broadcast_to(half.fold[:, None], node.shape)
-            use = half.valid & (node >= 0)
-            np.add.at(n, (node[use], fold[use]), 1)
-        assert np.array_equal(n, level.n)
+        for half in halves if name not in own else []:
+            found = made.tree.find(half, [name])[name].reshape(*half.ids.shape, -1)
+            for node in np.moveaxis(found, -1, 0):
+                fold = np.broadcast_to(half.fold[:, None], node.shape)
+                use = half.valid & (node >= 0)
+                np.add.at(n, (node[use], fold[use]), 1)
+        assert np.array_equal(n, level.n) or name in own
+
+
+def has_fit_keys(kind: FunctionType) -> bool:
+    return type(kind).fit_keys is not FunctionType.fit_keys
 
 
 def test_a_level_without_nodes_has_no_rows() -> None:

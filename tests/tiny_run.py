@@ -17,6 +17,10 @@ from labeler.windows import save_tokens
 
 HOOKPOINTS = ("layers.0.mlp", "layers.1.mlp")
 
+FUNCTIONS = ("unigram", "bigram", "topic")
+CORRECTIONS = ("unigram+topic", "unigram+sentence_position")
+"""The second abstains: no token ends a sentence."""
+
 HOSTILE = "<script>alert(1)</script>"
 ESCAPE = "\x1b[31m\u202e"
 VOCAB = {0: HOSTILE, 1: "\n", 2: ESCAPE, 3: '" onmouseover="x', 4: " [bold]&amp;`"}
@@ -99,7 +103,7 @@ def tiny_run(out: Path, *, verified: bool = True) -> Run:
     mark_done(out / "tokens" / "done.json", "made up", corpus="d" * 64)
     write_cache(out, tokens, {name: planted(tokens, seed) for seed, name in enumerate(HOOKPOINTS)})
     run = Run(out, quiet=True)
-    steps.fit(run, ["unigram", "bigram", "topic"])
+    steps.fit(run, list(FUNCTIONS), corrections=list(CORRECTIONS))
     if verified:
         steps.verify(run)
         for name in (*HOOKPOINTS, "all_layers"):
