@@ -265,7 +265,7 @@ def test_the_list_fits_80_columns_and_has_every_type(write: Callable[..., Path])
     assert [row[2:].split()[0] for row in rows] == registry.with_back_off(function_types())
     marked = {row.split()[1] for row in rows if row.startswith("* ")}
     assert marked == set(DEFAULT_FUNCTIONS)
-    assert "bigram -> unigram           The token and the one before it." in lines
+    assert "* bigram -> unigram         The token and the one before it." in lines
     assert any(line.startswith(f"{long}  Whether") for line in lines)
 
 
