@@ -266,7 +266,7 @@ def test_the_list_fits_80_columns_and_has_every_type(write: Callable[..., Path])
     marked = {row.split()[1] for row in rows if row.startswith("* ")}
     assert marked == set(DEFAULT_FUNCTIONS)
     assert "* bigram -> unigram         The token and the one before it." in lines
-    assert any(line.startswith(f"{long}  Whether") for line in lines)
+    assert any(line.startswith(f"  {long}  Whether") for line in lines)
 
 
 def test_help_says_what_there_is() -> None:
