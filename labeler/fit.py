@@ -41,11 +41,11 @@ from labeler.tokens import Tokens
 BLOCK = 64
 """Latents scored at once: the arrays of a block stay below 200 MB at 10^6 tokens."""
 
-_SHRINKAGE_LATENTS = 64
-_CORRECTION_LATENTS = 64
-_NULL_LATENTS = 512
-_NULL_DRAWS = 500
-"""Of which the largest tenth tells the tail's scale to a seventh."""
+_SHRINKAGE_LATENTS = 32
+_CORRECTION_LATENTS = 32
+_NULL_LATENTS = 256
+_NULL_DRAWS = 250
+"""Of which the largest tenth tells the tail's scale to a fifth."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -248,7 +248,8 @@ def save_labels(
 ) -> None:
     """Write the fitted labels of a hookpoint (its whole tables are written by `write_tables`)."""
     entries = entries_frame(tree, fit)
-    latents = latents_frame(fit).with_columns(pl.Series("text", describe(fit, entries)))
+    ahead = [name for name in fit.types if tree.looks_ahead(name)]
+    latents = latents_frame(fit).with_columns(pl.Series("text", describe(fit, entries, ahead)))
     scores = types_frame(fit)
     for name, frame in (("latents", latents), ("entries", entries), ("types", scores)):
         write_parquet(folder / f"{name}.parquet", frame)

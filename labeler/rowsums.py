@@ -51,41 +51,39 @@ class RowSums:
     @classmethod
     def make(cls, rows: Rows, firings: LatentFirings) -> "RowSums":
         """Add a block's firings up by row."""
-        row = rows.of_position[firings.position]
-        at, place = np.nonzero(row >= 0) if row.shape[1] > 1 else (np.flatnonzero(row >= 0), 0)
-        cell = row[at, place].astype(np.int64) * firings.n_latents + firings.column[at]
-        act = firings.act[at]
-        size = rows.n_rows * firings.n_latents
-        if size <= _DENSE_CELLS:
-            count = np.bincount(cell, minlength=size)
-            total = np.bincount(cell, weights=act, minlength=size)
-            cells = np.flatnonzero(count)
-            counts, totals = count[cells], total[cells]
+        width, act, column = firings.n_latents, firings.act, firings.column
+        if rows.of_position.shape[1] == 1:
+            row = rows.of_position[:, 0][firings.position]
+            keep = np.flatnonzero(row >= 0)
+            row = row[keep]
         else:
+            several = rows.of_position[firings.position]
+            keep, place = np.nonzero(several >= 0)
+            row = several[keep, place]
+        act, column = act[keep], column[keep]
+        size = rows.n_rows * width
+        if size > _DENSE_CELLS:
             # Real part: sum of acts; imaginary part: firings. One sort adds up both.
             both = np.empty(len(act), dtype=np.complex64)
             both.real, both.imag = act, 1
-            row_of, column = np.divmod(cell, firings.n_latents)
-            matrix = sparse.coo_matrix(
-                (both, (row_of.astype(np.int32), column.astype(np.int32))),
-                shape=(rows.n_rows, firings.n_latents),
-            ).tocsr()
+            shape = (rows.n_rows, width)
+            matrix = sparse.coo_matrix((both, (row, column)), shape=shape).tocsr()
+            start, columns = matrix.indptr.astype(np.int64), matrix.indices
             return cls(
-                rows,
-                firings.n_latents,
-                matrix.indptr.astype(np.int64),
-                matrix.indices,
-                matrix.data.imag.copy(),
-                matrix.data.real.copy(),
+                rows, width, start, columns, matrix.data.imag.copy(), matrix.data.real.copy()
             )
-        start = np.searchsorted(cells, np.arange(rows.n_rows + 1) * firings.n_latents)
+        cell = row * np.int32(width) + column
+        count = np.bincount(cell, minlength=size)
+        total = np.bincount(cell, weights=act, minlength=size)
+        cells = np.flatnonzero(count)
+        start = np.searchsorted(cells, np.arange(rows.n_rows + 1) * width)
         return cls(
             rows,
-            firings.n_latents,
+            width,
             start.astype(np.int64),
-            (cells % firings.n_latents).astype(np.int32),
-            counts.astype(np.float32),
-            totals.astype(np.float32),
+            (cells % width).astype(np.int32),
+            count[cells].astype(np.float32),
+            total[cells].astype(np.float32),
         )
 
     def chunks(self) -> Iterator["Chunk"]:

@@ -117,6 +117,7 @@ def _print(console: Console, card: Card, notes: list[str]) -> None:
         heading = f"{len(card['key_rows'])} heaviest of {card['n_keys']} keys"
         console.print(Text(heading, style=_SOFT))
         console.print(_keys(card))
+        console.print(_line(card["code"]), style=_SOFT)
     elif card["candidates"]:
         console.print()
         console.print(Text("closest candidates", style=_SOFT))

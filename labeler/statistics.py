@@ -6,6 +6,7 @@ They are sums, so they add up over token shards, machines and days. Out-of-fold 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -106,10 +107,10 @@ class LatentFirings:
             np.concatenate([self.act[piece] for piece in pieces] or [self.act[:0]]),
         )
 
-    @property
-    def column(self) -> npt.NDArray[np.int64]:
-        """Latent of each firing, counted from `first`, int64 [n_firings]."""
-        return np.repeat(np.arange(self.n_latents), np.diff(self.start))
+    @cached_property
+    def column(self) -> npt.NDArray[np.int32]:
+        """Latent of each firing, counted from `first`, int32 [n_firings]."""
+        return np.repeat(np.arange(self.n_latents, dtype=np.int32), np.diff(self.start))
 
 
 @dataclass(frozen=True, eq=False)

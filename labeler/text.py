@@ -1,6 +1,6 @@
 """Labels as a person reads them: a sentence, and a formula."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ _SMALL = 0.1
 """Share of the largest weight below which a modifier goes unsaid."""
 
 
-def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
+def describe(fit: HookpointFit, entries: pl.DataFrame, ahead: Collection[str] = ()) -> list[str]:
     """One line per latent: what it fires on, or why it has no label.
 
     Parameters
@@ -26,6 +26,8 @@ def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
     fit : HookpointFit
     entries : polars.DataFrame
         Entries of all short labels, `text` filled.
+    ahead : collection of str
+        Types that look ahead: they may name a label, of which they are no part.
     """
     budget = max(fit.short)
     threshold = fit.short[budget].threshold
@@ -36,7 +38,11 @@ def describe(fit: HookpointFit, entries: pl.DataFrame) -> list[str]:
     for latent in range(len(fit.count)):
         if labeled[latent]:
             rows = mine.slice(start[latent], start[latent + 1] - start[latent])
-            lines.append(sentence(rows, float(threshold[latent])))
+            line = sentence(rows, float(threshold[latent]))
+            name = fit.types[fit.winner[latent]]
+            if name in ahead:
+                line = f"follows the text to come ({name}, which cannot run); what runs: {line}"
+            lines.append(line)
         elif not fit.fitted[latent]:
             lines.append(
                 f"not fitted: fires {int(fit.count[latent])} times in the fit split, "

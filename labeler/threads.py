@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -20,9 +22,10 @@ def n_threads() -> int:
 def map_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Results in order; numpy releases the interpreter lock, so threads use all cores.
 
-    An error or Ctrl-C cancels what has not begun.
+    Linear algebra inside does not start threads of its own: more threads than cores, waiting for
+    each other, took a quarter of a fit. An error or Ctrl-C cancels what has not begun.
     """
-    with ThreadPoolExecutor(n_threads()) as pool:
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads()) as pool:
         try:
             return list(pool.map(function, items))
         except BaseException:

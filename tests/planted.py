@@ -22,6 +22,9 @@ SHAPE = 4.0
 AMBIGUOUS = 0.9
 """F1 with which a simpler type's keys may at most say where a latent's keys hold."""
 
+SAME = 0.99
+"""F1 from which two types' keys say the same, and either may name the latent."""
+
 LEAST, MOST = 60, 6000
 """Positions of the fit split at a key. A type of few keys may have larger ones."""
 
@@ -174,6 +177,14 @@ class Planter:
                 return other
         return None
 
+    def twins(self, table: Table) -> frozenset[str]:
+        """The table's level, and those of its depth with as many keys that hold just there."""
+        tree, (name, values) = self.text.tree, table
+        mask, n = self.holds(table), len(np.unique(self.groups(name)[values[:-1] > 0]))
+        depth = len(tree.chain(name))
+        same = [other for other in self.names if len(tree.chain(other)) == depth]
+        return frozenset({name, *(one for one in same if self.score(mask, one, n) > SAME)})
+
     def draw(self, name: str, n_keys: int | None = None, good: np.ndarray | None = None) -> Table:
         """One to four keys of a level, with strengths, that no simpler type can stand for.
 
@@ -213,7 +224,7 @@ class Planter:
         table = self.draw(name)
         return Truth(
             name,
-            frozenset({name}),
+            self.twins(table),
             ((self.part(table), self.rest(table, -1)),),
             lambda nodes: lookup(nodes, table),
         )

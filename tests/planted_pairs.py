@@ -29,12 +29,12 @@ CONFOUNDS = (
     ("position", "seen_before", 0.5),
 )
 
-ALIKE: dict[tuple[str, str], frozenset[str]] = {
-    # A word of one token and that token are one and the same to a reader.
-    ("unigram", "topic"): frozenset({"unigram", "word"}),
-    ("unigram", "bigram"): frozenset({"unigram", "word"}),
+JOINT = {
+    frozenset({"unigram", "previous_token"}): "bigram",
+    frozenset({"punctuation", "token_2_back"}): "gap_bigram",
+    frozenset({"bigram", "token_3_back"}): "gap_trigram",
 }
-"""Types that name a confounded latent rightly, where there are several."""
+"""Types whose keys hold both parts of a union, and so may name it."""
 
 _TRIES = 300
 _NEAREST = 30
@@ -55,9 +55,15 @@ class Pairs:
         """A token where a key of another type holds."""
         level = f"unigram+{by}"
         table = self.planter.draw(level, 1)
-        part = self.planter.part(table)
+        here, node = self.planter.part(table), int(table[1].argmax())
+        parent = self.text.tree.levels[level].parent
+        token = frozenset({int(parent[node])})
+        others = frozenset(np.flatnonzero(parent == parent[node]).tolist()) - here.nodes
         return Truth(
-            f"token & {by}", frozenset({level}), ((part,),), lambda nodes: lookup(nodes, table)
+            f"token & {by}",
+            frozenset({level}),
+            ((here, Part("unigram", token)), (here, Part(level, others, -1))),
+            lambda nodes: lookup(nodes, table),
         )
 
     def union(self, one: str, other: str) -> Truth:
@@ -73,7 +79,9 @@ class Pairs:
             raise ValueError(f"{one} and {other} have no keys of a size")
         return Truth(
             "union",
-            frozenset({one, other}),
+            self.planter.twins(tables[0])
+            | self.planter.twins(tables[1])
+            | frozenset({JOINT.get(frozenset({one, other}), one)}),
             tuple((self.planter.part(table),) for table in tables),
             lambda nodes: np.maximum(*(lookup(nodes, table) for table in tables)),
         )
@@ -149,10 +157,9 @@ class Pairs:
         order = np.argsort(-alike)
         near = order[alike[order] >= at_least][:_NEAREST]
         table = self.planter.draw(name, 1, self.planter.usable(name)[near])
-        wanted = ALIKE.get((name, like), frozenset({name}))
         return Truth(
             f"{like}, really {name}",
-            wanted,
+            self.planter.twins(table),
             ((self.planter.part(table),),),
             lambda nodes: lookup(nodes, table),
         )

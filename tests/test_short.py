@@ -366,6 +366,7 @@ def test_a_type_that_looks_ahead_names_a_label_and_does_nothing_else(
 ) -> None:
     label = several.label(BEFORE)
     assert label.function_type == "next_token"
+    assert label.text.startswith("follows the text to come (next_token, which cannot run); what")
     assert "next_token" in {row["type"] for row in several.latents["closest"][BEFORE]}
     assert several.latents["runs_unlimited"][BEFORE] != "next_token"
     assert "next_token" not in set(several.entries["level"])

@@ -13,6 +13,7 @@ from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.labels import READABLE, LabelSet
 from labeler.report.contexts import Excerpt, Sample, excerpts, respond
 from labeler.report.glyphs import Segment, segments
+from labeler.text import formula
 
 KEYS_SHOWN = 10
 """Keys in a card's table, those that carry most of the predicted activation first."""
@@ -69,6 +70,8 @@ class Card(TypedDict):
     """None where nothing was scored."""
     function_type: str | None
     line: list[Segment]
+    code: list[Segment]
+    """The label as a formula; empty without a label."""
     weights: list[Segment]
     """What the weights alone say; empty where they could not be read."""
     scores: Scores | None
@@ -167,6 +170,7 @@ def _card(
         live=None if scored is None else is_live(row["n_fit"], scored["n_heldout"]),
         function_type=row["function_type"] if labeled else None,
         line=segments(row["text"]),
+        code=segments(formula(entries, float(row[f"default_{READABLE}"]))) if labeled else [],
         # A latent too rare to fit has it in its line.
         weights=segments(row.get("weights") or "") if row["status"] != "too_rare" else [],
         # Without a label the predictions are the mean, and their scores say nothing.
