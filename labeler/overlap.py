@@ -1,7 +1,9 @@
 """How many positions two nodes share: what least squares over keys of several types needs."""
 
+import itertools
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +12,15 @@ from labeler.arrays import Doubles
 from labeler.keytree import KeyTree
 from labeler.level import Nodes
 
+KEPT_BYTES = 1 << 30
+"""Tables kept; the one longest unused goes first, and is counted again when it is asked for."""
+
 _DENSE_CELLS = 1 << 22
 """Pairs of coarse levels are counted in a table of up to 32 MB; others are sorted."""
+
+_Key = tuple[str, str, int]
+
+_numbers = itertools.count(1)
 
 
 class Overlaps:
@@ -30,15 +39,16 @@ class Overlaps:
         self._tree = tree
         self._nodes = {name: n.reshape(n.shape[0] * n.shape[1], -1) for name, n in nodes.items()}
         self._rank = {name: rank for rank, name in enumerate(tree.levels)}
-        self._tables: dict[tuple[str, str], _Table] = {}
-        self._locks: dict[tuple[str, str], threading.Lock] = {}
-        self._lock = threading.Lock()
+        self._store = _Store()
+        # Levels that only this object has, and what tells its tables of them from another's.
+        self._own: frozenset[str] = frozenset()
+        self._number = next(_numbers)
 
     def with_level(self, tree: KeyTree, name: str, nodes: Nodes) -> "Overlaps":
         """The same, with one more level; tables made so far are shared."""
-        other = Overlaps(tree, {})
-        other._nodes = self._nodes | {name: nodes.reshape(nodes.shape[0] * nodes.shape[1], -1)}
-        other._tables = {pair: table for pair, table in self._tables.items() if name not in pair}
+        other = Overlaps(tree, {name: nodes})
+        other._nodes |= {level: n for level, n in self._nodes.items() if level != name}
+        other._store, other._own = self._store, frozenset([name])
         return other
 
     def grid(
@@ -66,12 +76,8 @@ class Overlaps:
         return self._table(a, b).grid(nodes_a, nodes_b)
 
     def _table(self, a: str, b: str) -> "_Table":
-        with self._lock:
-            lock = self._locks.setdefault((a, b), threading.Lock())
-        with lock:
-            if (a, b) not in self._tables:
-                self._tables[a, b] = self._count(a, b)
-            return self._tables[a, b]
+        owner = self._number if self._own & {a, b} else 0
+        return self._store.get((a, b, owner), lambda: self._count(a, b))
 
     def _count(self, a: str, b: str) -> "_Table":
         width = self._tree.levels[b].n_nodes
@@ -90,6 +96,33 @@ class Overlaps:
         return _Table(width, codes[first], counts.astype(np.int32))
 
 
+class _Store:
+    """Tables by pair of levels, at most KEPT_BYTES of them. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._tables: OrderedDict[_Key, _Table] = OrderedDict()
+        self._making: dict[_Key, threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._bytes = 0
+
+    def get(self, key: "_Key", make: "Callable[[], _Table]") -> "_Table":
+        """The table of a key; made by one thread while others that want it wait."""
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._tables:
+                    self._tables.move_to_end(key)
+                    return self._tables[key]
+            table = make()
+            with self._lock:
+                self._tables[key] = table
+                self._bytes += table.n_bytes
+                while self._bytes > KEPT_BYTES and len(self._tables) > 1:
+                    self._bytes -= self._tables.popitem(last=False)[1].n_bytes
+            return table
+
+
 class _Table:
     """Counts by ``node_a * width + node_b``: dense, or of the pairs that occur, sorted."""
 
@@ -97,6 +130,11 @@ class _Table:
         self, width: int, codes: npt.NDArray[np.int64] | None, counts: npt.NDArray[np.int32]
     ) -> None:
         self.width, self.codes, self.counts = width, codes, counts
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory it takes."""
+        return self.counts.nbytes + (0 if self.codes is None else self.codes.nbytes)
 
     def grid(self, nodes_a: npt.NDArray[np.integer], nodes_b: npt.NDArray[np.integer]) -> Doubles:
         wanted = nodes_a.astype(np.int64)[:, None] * self.width + nodes_b

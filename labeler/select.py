@@ -21,7 +21,7 @@ from labeler.entries import Entries
 from labeler.keytree import KeyTree
 from labeler.overlap import Overlaps
 
-CANDIDATES = 240
+CANDIDATES = 400
 """Keys per latent that compete for a place."""
 
 LEVELS = 10

@@ -1,8 +1,7 @@
-"""Latents made from known keys of every function type, and what a fit makes of them.
+"""Latents made from known keys of every function type.
 
-A latent fires with probability 0.9 where one of its keys holds, with gamma noise times the key's
-strength, and a tenth as often anywhere else. A key can only be asked for if no simpler type says
-the same: see `Planter.rival`.
+A latent holds one to four keys of a type, each with a strength of its own. A key can be asked for
+only where no simpler type says the same (`Planter.rival`): else the truth would be ambiguous.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labeler.level import REFINES, Nodes
-from labeler.statistics import LatentFirings
-from labeler.tokens import Tokens
 from tests.planted_text import Text
-
-FIRES, SPURIOUS = 0.9, 0.1
-SHAPE = 4.0
-"""Of the gamma noise: its standard deviation is half its mean."""
 
 AMBIGUOUS = 0.9
 """F1 with which a simpler type's keys may at most say where a latent's keys hold."""
@@ -32,7 +25,7 @@ _FEW = 4
 """Keys within those bounds below which a type may use larger ones."""
 
 _SHARE = 0.4
-"""Largest share of the positions that even those may have."""
+"""Largest share of the positions that a latent's keys may have."""
 
 _TRIES = 300
 
@@ -96,50 +89,50 @@ class Planter:
     names : sequence of str
         Levels that compete, and so may be rivals.
     seed : int
+
+    Attributes
+    ----------
+    refused : dict of (str, int) to str
+        Keys (level and number) that a simpler type says as well, and which.
     """
 
     def __init__(self, text: Text, names: Sequence[str], seed: int) -> None:
         self.text, self.names = text, list(names)
         self.rng = np.random.default_rng(seed)
         self.valid = text.fit.valid.ravel()
-        self.refused: dict[str, dict[str, int]] = {}
-        self._good: dict[str, np.ndarray] = {}
+        self.refused: dict[tuple[str, int], str] = {}
+        self._fine: set[tuple[str, int]] = set()
+        self._keys: dict[str, np.ndarray] = {}
+
+    # -- keys -----------------------------------------------------------------------------------
+
+    def keys(self, name: str) -> np.ndarray:
+        """Key of each node as a number from 0; its own number where the level is a refinement."""
+        if name not in self._keys:
+            level = self.text.tree.levels[name]
+            plain = REFINES not in name
+            found = np.unique(level.key, return_inverse=True)[1] if plain else None
+            self._keys[name] = np.arange(level.n_nodes) if found is None else found
+        return self._keys[name]
 
     def usable(self, name: str) -> np.ndarray:
-        """Keys of a level to draw from, as nodes; of a plain type all nodes of a key count as one.
-
-        A key must occur in two folds, a tenth of it outside the largest.
-        """
-        if name not in self._good:
-            level = self.text.tree.levels[name]
-            counts = np.zeros((int(self.groups(name).max()) + 1, level.n.shape[1]))
-            np.add.at(counts, self.groups(name), level.n)
-            total = counts.sum(axis=1)
-            spread = total - counts.max(axis=1) >= 0.1 * total
-            fine = np.flatnonzero(spread & (total >= LEAST) & (total <= MOST))
-            if len(fine) < _FEW:
-                most = _SHARE * self.text.fit.n_positions
-                fine = np.flatnonzero(spread & (total >= LEAST) & (total <= most))
-            self._good[name] = fine
-        return self._good[name]
-
-    def groups(self, name: str) -> np.ndarray:
-        """Key of each node as a number from 0; its own number where the level is a refinement."""
-        level = self.text.tree.levels[name]
-        if REFINES in name:
-            return np.arange(level.n_nodes)
-        return np.unique(level.key, return_inverse=True)[1]
-
-    def nodes_of(self, name: str, keys: np.ndarray) -> np.ndarray:
-        """Nodes of some keys."""
-        return np.flatnonzero(np.isin(self.groups(name), keys))
+        """Keys of a level of the right size, of which a tenth is outside the fold with the most."""
+        level, keys = self.text.tree.levels[name], self.keys(name)
+        counts = np.zeros((int(keys.max()) + 1, level.n.shape[1]))
+        np.add.at(counts, keys, level.n)
+        total = counts.sum(axis=1)
+        spread = total - counts.max(axis=1) >= 0.1 * total
+        fine = np.flatnonzero(spread & (total >= LEAST) & (total <= MOST))
+        if len(fine) >= _FEW:
+            return fine
+        most = _SHARE * self.text.fit.n_positions
+        return np.flatnonzero(spread & (total >= LEAST) & (total <= most))
 
     def table(self, name: str, keys: np.ndarray, strength: np.ndarray) -> Table:
-        """Strength of each node, 0 of those that have none of the keys."""
+        """Strength of each node of some keys, 0 of all others."""
         values = np.zeros(self.text.tree.levels[name].n_nodes + 1)
-        groups = self.groups(name)
         for key, value in zip(keys, strength, strict=True):
-            values[:-1][groups == key] = value
+            values[:-1][self.keys(name) == key] = value
         return name, values
 
     def holds(self, table: Table) -> np.ndarray:
@@ -147,43 +140,59 @@ class Planter:
         found: np.ndarray = (lookup(self.text.nodes, table) > 0) & self.valid
         return found
 
+    # -- what else says the same ----------------------------------------------------------------
+
+    def met(self, mask: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Nodes of a level met where a mask holds, how often there, and how often in all."""
+        node = self.text.nodes[name].reshape(len(mask), -1)[mask]
+        nodes, hits = np.unique(node[node >= 0], return_counts=True)
+        return nodes, hits, self.text.tree.levels[name].n_total[nodes]
+
     def score(self, mask: np.ndarray, name: str, n_keys: int) -> float:
         """F1 with which at most `n_keys` nodes of a level say where a mask holds."""
-        node = self.text.nodes[name].reshape(len(mask), -1)
-        total = self.text.tree.levels[name].n_total
-        found = node[mask]
-        met, hits = np.unique(found[found >= 0], return_counts=True)
-        if not len(met):
+        _, hits, total = self.met(mask, name)
+        if not len(hits):
             return 0.0
-        if node.shape[1] > 1:
-            # Its keys overlap; the best one must do.
-            n_keys = 1
-        best = 2 * hits / (total[met] + mask.sum())
-        order = np.argsort(-hits / total[met])
-        hit, called = np.cumsum(hits[order])[:n_keys], np.cumsum(total[met][order])[:n_keys]
-        return float(max(best.max(), (2 * hit / (called + mask.sum())).max()))
+        size = mask.sum()
+        single = float((2 * hits / (total + size)).max())
+        if self.text.tree.several_keys(name):
+            # Keys that overlap cannot be added up.
+            return single
+        order = np.argsort(-hits / total)[:n_keys]
+        hit, called = np.cumsum(hits[order]), np.cumsum(total[order])
+        return max(single, float((2 * hit / (called + size)).max()))
+
+    def depth(self, name: str) -> int:
+        """Length of the chain that a level backs off through."""
+        return len(self.text.tree.chain(name))
 
     def rival(self, mask: np.ndarray, name: str, n_keys: int) -> str | None:
         """A level no deeper than `name` that says the same with no more keys; None if none does.
 
-        Unigrams are the simplest type of all: other types of one token at most tie with them.
+        Unigrams are the simplest type of all: others can at most say as much.
         """
         if name == "unigram":
             return None
-        depth = len(self.text.tree.chain(name))
         for other in self.names:
-            simpler = other != name and len(self.text.tree.chain(other)) <= depth
+            simpler = other != name and self.depth(other) <= self.depth(name)
             if simpler and self.score(mask, other, n_keys) > AMBIGUOUS:
                 return other
         return None
 
-    def twins(self, table: Table) -> frozenset[str]:
-        """The table's level, and those of its depth with as many keys that hold just there."""
-        tree, (name, values) = self.text.tree, table
-        mask, n = self.holds(table), len(np.unique(self.groups(name)[values[:-1] > 0]))
-        depth = len(tree.chain(name))
-        same = [other for other in self.names if len(tree.chain(other)) == depth]
-        return frozenset({name, *(one for one in same if self.score(mask, one, n) > SAME)})
+    def twins(self, table: Table) -> tuple[Part, ...]:
+        """The table's nodes, and those of levels of its depth whose keys hold just there."""
+        name, values = table
+        mask = self.holds(table)
+        n = len(np.unique(self.keys(name)[values[:-1] > 0]))
+        parts = [self.part(table)]
+        for other in self.names:
+            alike = other != name and self.depth(other) == self.depth(name)
+            if alike and self.score(mask, other, n) > SAME:
+                nodes, hits, total = self.met(mask, other)
+                parts.append(Part(other, frozenset(nodes[hits > SAME * total].tolist())))
+        return tuple(parts)
+
+    # -- drawing --------------------------------------------------------------------------------
 
     def draw(self, name: str, n_keys: int | None = None, good: np.ndarray | None = None) -> Table:
         """One to four keys of a level, with strengths, that no simpler type can stand for.
@@ -191,30 +200,41 @@ class Planter:
         Raises
         ------
         ValueError
-            If none is found: what other types say the same is in `refused`.
+            If there is none.
         """
         good = self.usable(name) if good is None else good
+        good = good[[self._is_fine(name, int(key)) for key in good]] if len(good) < 40 else good
         for _ in range(_TRIES if len(good) else 0):
             n = min(n_keys or int(self.rng.integers(1, 5)), len(good))
             keys = self.rng.choice(good, n, replace=False)
+            if not all(self._is_fine(name, int(key)) for key in keys):
+                continue
             table = self.table(name, keys, self.rng.uniform(0.5, 2, n))
             mask = self.holds(table)
-            if mask.mean() > _SHARE:
-                continue
-            rival = self.rival(mask, name, n)
-            if rival is None:
+            if mask.mean() <= _SHARE and self.rival(mask, name, n) is None:
                 return table
-            refused = self.refused.setdefault(name, {})
-            refused[rival] = refused.get(rival, 0) + 1
-        raise ValueError(f"{name}: {len(good)} keys, each as well said by {self.refused.get(name)}")
+        raise ValueError(f"{name}: no key that simpler types do not say as well")
+
+    def _is_fine(self, name: str, key: int) -> bool:
+        at = (name, key)
+        if at not in self._fine and at not in self.refused:
+            mask = self.holds(self.table(name, np.array([key]), np.ones(1)))
+            rival = self.rival(mask, name, 1)
+            if rival is None:
+                self._fine.add(at)
+            else:
+                self.refused[at] = rival
+        return at in self._fine
 
     def part(self, table: Table, sign: int = 1) -> Part:
         """The nodes of a table that are not 0."""
         return Part(table[0], frozenset(np.flatnonzero(table[1][:-1]).tolist()), sign)
 
-    def rest(self, table: Table, sign: int) -> Part:
-        """The nodes of a table that are 0."""
-        return Part(table[0], frozenset(np.flatnonzero(table[1][:-1] == 0).tolist()), sign)
+    def part_table(self, name: str, node: int) -> Table:
+        """A table of one node."""
+        values = np.zeros(self.text.tree.levels[name].n_nodes + 1)
+        values[node] = 1
+        return name, values
 
     def simple(self, name: str) -> Truth:
         """A latent of one type.
@@ -222,47 +242,11 @@ class Planter:
         Where the type has few keys, "not elsewhere" says the same as "here".
         """
         table = self.draw(name)
+        twins = self.twins(table)
+        elsewhere = Part(name, frozenset(np.flatnonzero(table[1][:-1] == 0).tolist()), -1)
         return Truth(
             name,
-            self.twins(table),
-            ((self.part(table), self.rest(table, -1)),),
+            frozenset(part.level for part in twins),
+            ((*twins, elsewhere),),
             lambda nodes: lookup(nodes, table),
         )
-
-
-def sample(
-    truth: Truth, tokens: Tokens, nodes: Mapping[str, Nodes], rate: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and activations of a latent in a split; `rate` is that of firing anywhere."""
-    strength = truth.strength(nodes)
-    valid = tokens.valid.ravel()
-    hits = (strength > 0) & valid & (rng.random(len(valid)) < FIRES)
-    stray = valid & ~hits & (rng.random(len(valid)) < rate)
-    at = np.flatnonzero(hits | stray)
-    mean = np.where(hits[at], strength[at], 1.0)
-    return at, mean * rng.gamma(SHAPE, 1 / SHAPE, len(at))
-
-
-def firings(found: Sequence[tuple[np.ndarray, np.ndarray]]) -> LatentFirings:
-    """Firings of latents given by their positions, ascending, and activations."""
-    sizes = [len(at) for at, _ in found]
-    return LatentFirings(
-        0,
-        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        np.concatenate([at for at, _ in found]).astype(np.int32),
-        np.concatenate([act for _, act in found]).astype(np.float32),
-    )
-
-
-def plant(
-    text: Text, truths: Sequence[Truth], seed: int
-) -> tuple[LatentFirings, list[tuple[np.ndarray, np.ndarray]]]:
-    """Firings of all latents on the fit split, and by latent on the held-out split."""
-    rng = np.random.default_rng(seed)
-    fit, held = [], []
-    for truth in truths:
-        share = float((truth.strength(text.nodes) > 0)[text.fit.valid.ravel()].mean())
-        rate = SPURIOUS * FIRES * share / (1 - share)
-        fit.append(sample(truth, text.fit, text.nodes, rate, rng))
-        held.append(sample(truth, text.heldout, text.held, rate, rng))
-    return firings(fit), held
