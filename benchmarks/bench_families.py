@@ -22,7 +22,7 @@ from labeler.config import CORRECTIONS, FAMILIES, RunConfig
 from labeler.steps import cache, fit, rewrite, start, verify
 from labeler.store import read_json, write_json
 
-FIT_TOKENS, HELDOUT_TOKENS, REWRITE_TOKENS = 300_000, 60_000, 16_384
+FIT_TOKENS, HELDOUT_TOKENS, REWRITE_TOKENS = 150_000, 60_000, 8_192
 
 
 def config(subject: str) -> RunConfig:

@@ -86,7 +86,8 @@ class LevelScore:
     bits : float64 [n_latents]
         Bits saved on the firing events against the base rate, all keys free of charge.
     net_bits : float64 [n_latents]
-        Bits saved by the keys that save more than it costs to state them, less that cost.
+        Bits saved by the keys that save more than it costs to state them, less that cost: on top
+        of what the parent's keys save, or alone against the base rate, whichever is more.
     n_paying : int64 [n_latents]
         How many keys those are.
     entries : Entries
@@ -124,6 +125,7 @@ class BlockScorer:
         self, tree: KeyTree, rows: Mapping[str, Rows], fit: Tokens, firings: LatentFirings
     ) -> None:
         self.tree, self.rows, self.firings = tree, rows, firings
+        self._roots = {name for name, level in tree.levels.items() if level.parent_name is None}
         positions = np.bincount(fit.fold, weights=fit.length, minlength=N_FOLDS)
         n_fold: Doubles = positions.astype(np.float64)[:, None]
         self.n_fold = n_fold
@@ -182,12 +184,13 @@ class BlockScorer:
             keep = name in parents or not bits_only
             mine = Predictions.empty(sums) if keep else None
             parent = predictions[level.parent_name]
-            score = self._level(name, sums, parent, shrinkage[name], mine, bits_only)
+            score, alone = self._level(name, sums, parent, shrinkage[name], mine, bits_only)
             above = scores[level.parent_name]
             scores[name] = LevelScore(
                 sse=above.sse - score.sse,
                 bits=above.bits + score.bits,
-                net_bits=above.net_bits + score.net_bits,
+                # What is above need not be stated where the level's own keys say it all.
+                net_bits=np.maximum(above.net_bits + score.net_bits, alone),
                 n_paying=above.n_paying + score.n_paying,
                 entries=score.entries,
                 mean=score.mean,
@@ -204,11 +207,14 @@ class BlockScorer:
         shrinkage: Shrinkage,
         mine: Predictions | None,
         bits_only: bool,
-    ) -> LevelScore:
-        """What the level changes against its parent; fills `mine`, probabilities for children."""
+    ) -> tuple[LevelScore, Doubles]:
+        """What the level changes against its parent; fills `mine`, probabilities for children.
+
+        With it the net bits of the level's keys stated alone, against the base rate.
+        """
         rows, width = sums.rows, sums.width
         parents = {level.parent_name for level in self.tree.levels.values()}
-        error, bits, net = np.zeros(width), np.zeros(width), np.zeros(width)
+        error, bits, net, alone = (np.zeros(width) for _ in range(4))
         n_paying = np.zeros(width, dtype=np.int64)
         several = self.tree.several_keys(name)
         number = list(self.tree.levels).index(name)
@@ -228,6 +234,13 @@ class BlockScorer:
             error_gain = chunk.by_node(chunk.error_gain(mean, parent_mean))
             bit_gain = chunk.by_node(chunk.bit_gain(fires, parent_fires))
             surplus = np.maximum(bit_gain - np.float32(price), 0)
+            if name not in self._roots and not bits_only:
+                base = self.base.fires[rows.fold[chunk.plan.rows]]
+                own = np.maximum(chunk.by_node(chunk.bit_gain(fires, base)) - np.float32(price), 0)
+                if several:
+                    alone = np.maximum(alone, own.max(axis=0, initial=0))
+                else:
+                    alone += own.sum(axis=0, dtype=np.float64)
             if several:
                 error = np.maximum(error, error_gain.max(axis=0, initial=0))
                 bits = np.maximum(bits, bit_gain.max(axis=0, initial=0))
@@ -244,9 +257,10 @@ class BlockScorer:
             found.append(
                 Entries.worth(chunk, number, alive, n_total, error_gain, parent_mean, worth)
             )
-        return LevelScore(
+        score = LevelScore(
             error, bits, net, n_paying, Entries.join(found), mine.mean if mine else _no_means()
         )
+        return score, alone
 
 
 def bits_per_key(n_keys: int) -> float:

@@ -66,9 +66,10 @@ def test_rows_are_the_files_figures(run: Run, content: dict[str, Any]) -> None:
 def test_bars_count_every_latent(content: dict[str, Any]) -> None:
     bars = content["bars"][tiny.HOOKPOINTS[0]]
     counts = {bar["name"]: bar["count"] for bar in bars}
-    assert counts == {"unigram": 3, "bigram": 1, "abstained": 1, "too rare": 2}
+    assert counts == {"n-grams": 4, "abstained": 1, "too rare": 2}
     assert bars[-1]["start"] + bars[-1]["width"] == pytest.approx(100)
-    assert {one["name"] for one in content["types"]} == set(counts)
+    assert {one["name"] for one in content["families"]} == set(counts)
+    assert content["types"] == ["unigram", "bigram", "abstained", "too rare"]
 
 
 def test_card_has_scores_keys_and_real_text(run: Run, content: dict[str, Any]) -> None:

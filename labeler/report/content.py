@@ -1,7 +1,7 @@
 """What the page says, as a plain dict: every number of it comes from here."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from labeler import __version__
-from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, RunConfig
+from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, FAMILIES, RunConfig
 from labeler.errors import RunError
 from labeler.eval.heldout import load_heldout_firings
 from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
@@ -31,6 +31,9 @@ from labeler.summary import read_explained, read_rewrite
 
 LEVEL = 0.7
 """The F1 of the headline, explained@0.7."""
+
+OTHER_TYPES = "other types"
+"""Where plug-ins, refinements and types not fitted by default are counted."""
 
 WHOLE = "all layers"
 """Name of the row and the line of every layer at once."""
@@ -65,8 +68,10 @@ def report_content(run: Run) -> dict[str, Any]:
         layers.append(_layer(run, name, labels, rewritten[name], sample, n_documents, examples))
     any_labels = _loaded(labels)
     types = list(any_labels.manifest["types"])
+    families = [*FAMILIES, OTHER_TYPES]
     whole = read_rewrite(run.out, "all_layers") if len(names) > 1 else None
     counts = {layer["name"]: layer["counts"] for layer in layers}
+    by_family = {name: _by_family(found) for name, found in counts.items()}
     series = {layer["name"]: layer["recovered"] for layer in layers}
     if whole:
         series[WHOLE] = whole["recovered"]
@@ -84,11 +89,16 @@ def report_content(run: Run) -> dict[str, Any]:
             "n_documents": (whole or layers[0]["rewritten"])["n_documents"],
         },
         "types": [
-            {"name": name, "tone": tone(name, types)}
+            name
             for name in [*types, "abstained", "too rare"]
             if any(found.get(name) for found in counts.values())
         ],
-        "bars": stacked_bars(counts, types),
+        "families": [
+            {"name": name, "tone": tone(name, families)}
+            for name in [*families, "abstained", "too rare"]
+            if any(found.get(name) for found in by_family.values())
+        ],
+        "bars": stacked_bars(by_family, families),
         "type_tables": types_section(run),
         "curve": rewrite_chart(series, WHOLE),
         "triage": triage_section(
@@ -97,7 +107,7 @@ def report_content(run: Run) -> dict[str, Any]:
             {key: card for one in layers for key, card in one["examples"].items()},
         ),
         "layers": layers,
-        "tones": {name: tone(name, types) for name in types},
+        "tones": {name: tone(_family(name), families) for name in types},
         "notes": {
             "abstained_types": dict(any_labels.manifest["abstained_types"]),
             "min_fit": MIN_FIT_FIRINGS,
@@ -108,6 +118,20 @@ def report_content(run: Run) -> dict[str, Any]:
         },
         "commands": commands(run, any_labels),
     }
+
+
+def _family(name: str) -> str:
+    """Family of a winning type, by which the page is coloured; other names stay."""
+    if name in ("abstained", "too rare"):
+        return name
+    return next((family for family, types in FAMILIES.items() if name in types), OTHER_TYPES)
+
+
+def _by_family(counts: Mapping[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, count in counts.items():
+        found[_family(name)] = found.get(_family(name), 0) + count
+    return found
 
 
 def _loaded(labels: LabelSet | None) -> LabelSet:
