@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/bench_families.py openstax       # needs ../shared/data
     .venv/bin/python benchmarks/bench_families.py builtin
+    .venv/bin/python benchmarks/bench_families.py openstax layers.1.mlp layers.3.mlp   # only these
 
 Fits the same cache again and again, each time with one more family, and prints per layer and
 budget explained@0.7 and recovered, with the seconds of the fit. It takes a part of the text of
@@ -25,8 +26,8 @@ from labeler.store import read_json, write_json
 FIT_TOKENS, HELDOUT_TOKENS, REWRITE_TOKENS = 150_000, 60_000, 8_192
 
 
-def config(subject: str) -> RunConfig:
-    """The settings of bench_quality on less text."""
+def config(subject: str, hookpoints: tuple[str, ...]) -> RunConfig:
+    """The settings of bench_quality on less text, and for some hookpoints only."""
     if subject == "builtin":
         return RunConfig(
             model=str(model_path()),
@@ -34,6 +35,7 @@ def config(subject: str) -> RunConfig:
             corpus="stdlib",
             tokens=FIT_TOKENS,
             heldout_tokens=HELDOUT_TOKENS,
+            hookpoints=hookpoints,
         )
     given = options(subject)
     value = dict(zip(given[::2], given[1::2], strict=True))
@@ -46,17 +48,20 @@ def config(subject: str) -> RunConfig:
         split_column=value.get("--split-column"),
         tokens=FIT_TOKENS,
         heldout_tokens=HELDOUT_TOKENS,
+        hookpoints=hookpoints,
     )
 
 
-def measure(folder: Path, subject: str, functions: list[str], corrections: list[str]) -> Any:
+def measure(
+    folder: Path, settings: RunConfig, functions: list[str], corrections: list[str]
+) -> dict[str, Any]:
     """Fit, verify and rewrite with these types; figures by hookpoint, and seconds."""
     for name in ("labels", "verify", "rewrite", "timing.json"):
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
-    run = start(folder, config(subject))
+    run = start(folder, settings)
     fit(run, functions, print, corrections)
     verify(run, print)
     rewrite(run, REWRITE_TOKENS, print)
@@ -75,8 +80,8 @@ def measure(folder: Path, subject: str, functions: list[str], corrections: list[
 def main() -> None:
     subject = sys.argv[1] if len(sys.argv) > 1 else "builtin"
     folder = ROOT / "runs" / f"bench-families-{subject}"
-    run = start(folder, config(subject))
-    cache(run, print)
+    settings = config(subject, tuple(sys.argv[2:]))
+    cache(start(folder, settings), print)
     path = RESULTS / f"families-{subject}.json"
     steps: list[tuple[str, list[str], list[str]]] = []
     functions: list[str] = []
@@ -86,7 +91,7 @@ def main() -> None:
         steps.append((family, functions, known))
     rows: dict[str, Any] = {}
     for family, names, corrections in steps:
-        rows[family] = measure(folder, subject, names, corrections)
+        rows[family] = measure(folder, settings, names, corrections)
         write_json(path, {"subject": subject, "fit_tokens": FIT_TOKENS, "families": rows})
         print(table(rows))
 
