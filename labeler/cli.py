@@ -251,7 +251,7 @@ def report_command(out: Out, quiet: Quiet = False) -> None:
 @app.command("demo", epilog="Example: labeler demo --out runs/demo")
 def demo_command(
     out: Out = Path("runs/demo"),
-    tokens: TokenCount = 400_000,
+    tokens: TokenCount = 250_000,
     heldout_tokens: HeldoutTokens = 65_536,
     rewrite_tokens: RewriteTokens = 24_576,
     quiet: Quiet = False,
