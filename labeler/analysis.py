@@ -20,6 +20,9 @@ from labeler.keytree import levels_of
 from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.level import REFINES
 
+_NAMED = 12
+"""Hookpoints named in an error; the rest is counted."""
+
 
 @dataclass(frozen=True, eq=False)
 class TypeScores:
@@ -221,8 +224,9 @@ def choose_hookpoints(out: Path, wanted: str | None) -> list[str]:
     except CoderError:
         name = wanted
     if name not in names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise OptionError(
-            f"{out} has no labels of hookpoint {wanted!r}; it has {', '.join(names[:12])}"
+            f"{out} has no labels of hookpoint {wanted!r}; it has {', '.join(names[:_NAMED])}{more}"
         )
     return [name]
 

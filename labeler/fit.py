@@ -189,14 +189,14 @@ def _fit_block(
     types = list(scores)
     runs = pick_runs(made.scored, types, np.stack([one.sse for one in scores.values()]))
     acts = made.sample.acts(block)
-    short = _short(made, scorer, scores, block, acts > 0)
+    fires = acts > 0
+    short = _short(made, scorer, scores, block, fires)
     residuals = _residuals(made, scorer, scores, runs, block)
     # The means and entries have served; the rest is small.
     scores = {name: one.without_tables() for name, one in scores.items()}
     extra = [residuals.fit(made.members[one.level], one.shrinkage) for one in corrections]
-    acts -= residuals.left[made.sample.position]
-    fires = made.sample.acts(block) > 0
-    f1, threshold = FiringCurve.of(acts, fires, scorer.mean_act).best()
+    predicted = acts - residuals.left[made.sample.position]
+    f1, threshold = FiringCurve.of(predicted, fires, scorer.mean_act).best()
     return _Block(scorer, scores, short, runs, extra, residuals.error, threshold, f1)
 
 

@@ -10,9 +10,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from labeler.errors import CacheError, CoderError, OptionError
+from labeler.analysis import choose_hookpoints
+from labeler.errors import CacheError
 from labeler.eval.heldout import load_heldout_firings
-from labeler.hookpoints import parse_hookpoint
 from labeler.inputs import Run
 from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.report.cards import Card, make_cards, read_scores
@@ -26,9 +26,6 @@ _FAINT, _FULL = (255, 240, 212), (240, 150, 20)
 _SOFT = Style(dim=True)
 _KEY = Style(color="cyan")
 _BAD = Style(color="red")
-
-_NAMED = 12
-"""Hookpoints named in an error; the rest is counted."""
 
 
 def show(out: Path, hookpoint: str, latent: int) -> None:
@@ -46,40 +43,20 @@ def show(out: Path, hookpoint: str, latent: int) -> None:
     Raises
     ------
     RunError
-        If `out` is no run.
+        If `out` is no run, or has no labels.
     OptionError
-        If the run has no labels of this hookpoint; names those it has.
+        If it has none of this hookpoint; names those it has.
     LabelError
         If the hookpoint has no such latent, or the labels cannot be read.
     """
     run = Run(out, quiet=True)
-    name = _find(run, hookpoint)
+    (name,) = choose_hookpoints(out, hookpoint)
     labels = LabelSet.load(label_folder(out, name))
     labels.label(latent)  # refuses a number out of range before anything is loaded
     card, notes = _card(run, labels, latent)
     console = Console(highlight=False, emoji=False, markup=False)
     _print(console, card, notes)
     console.print(_provenance(labels, out, latent))
-
-
-def _find(run: Run, hookpoint: str) -> str:
-    """The canonical name of a hookpoint that the run has labels of."""
-    folders = sorted((run.out / "labels").glob("*/manifest.json"))
-    names = [folder.parent.name for folder in folders]
-    names.sort(key=lambda name: (parse_hookpoint(name).layer, name))
-    try:
-        name = parse_hookpoint(hookpoint).name
-    except CoderError:
-        name = hookpoint
-    if name in names:
-        return name
-    if not names:
-        raise OptionError(f"{run.out} has no labels; run `labeler fit --out {run.out}` first")
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    raise OptionError(
-        f"{run.out} has no labels of hookpoint {hookpoint!r}; it has "
-        f"{', '.join(names[:_NAMED])}{more}"
-    )
 
 
 def _card(run: Run, labels: LabelSet, latent: int) -> tuple[Card, list[str]]:

@@ -25,6 +25,7 @@ from labeler.functions.ngram import NGram
 from labeler.functions.topic_model import TopicModel
 from labeler.tokens import Tokens
 from tests.synthetic import make_tokens, plain_tokens
+from tests.texts import exported, prepared, restored
 
 ORDERS = {"unigram": 1, "bigram": 2, "trigram": 3, "fourgram": 4}
 BUILT_IN = [*ORDERS, "previous_token", "topic", "subtopic"]
@@ -36,24 +37,6 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, type[FunctionType]]
     known = dict(function_types())
     monkeypatch.setattr(registry, "_registry", known)
     return known
-
-
-def prepared(name: str, tokens: Tokens) -> Any:
-    kind = get_function_type(name)()
-    kind.prepare(tokens.fit)
-    return kind
-
-
-def restored(kind: FunctionType) -> Any:
-    other = type(kind)()
-    other.load_state(kind.state())
-    return other
-
-
-def exported(kind: FunctionType, ids: np.ndarray) -> Keys:
-    names: dict[str, Any] = {"np": np}
-    exec(kind.source() or "", names)
-    return names[f"keys_{kind.name}"](ids.astype(np.int64))
 
 
 # -- derived by hand -------------------------------------------------------------------------------

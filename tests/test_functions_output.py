@@ -2,41 +2,23 @@
 
 import math
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pytest
 
 from labeler.errors import NotApplicableError
-from labeler.functions import Keys, check_function_type, get_function_type
+from labeler.functions import check_function_type, get_function_type
 from labeler.functions.decayed_context import decayed_sums
 from labeler.functions.embedding import token_vectors
 from labeler.functions.groups import centroids, nearest, telling_tokens
 from labeler.functions.successors import count_successors
 from labeler.tokens import N_FOLDS, Tokens
 from tests.synthetic import make_tokens, plain_tokens
+from tests.texts import exported, prepared, restored
 
 EXPECTED = ["expected_token", "expected_class"]
 CLASSES = ["context_class", "context_class_fast"]
 CAUSAL = [*EXPECTED, *CLASSES]
-
-
-def prepared(name: str, tokens: Tokens) -> Any:
-    kind = get_function_type(name)()
-    kind.prepare(tokens.fit)
-    return kind
-
-
-def restored(kind: Any) -> Any:
-    other = type(kind)()
-    other.load_state(kind.state())
-    return other
-
-
-def exported(kind: Any, ids: np.ndarray) -> Keys:
-    names: dict[str, Any] = {"np": np}
-    exec(kind.source(), names)
-    return names[f"keys_{kind.name}"](ids.astype(np.int64))
 
 
 # -- the next token --------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Function types of tokens at a distance: by hand, against a loop, saved, exported, written."""
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,37 +8,14 @@ import numpy as np
 import pytest
 
 from labeler.errors import NotApplicableError
-from labeler.functions import Keys, check_function_type, get_function_type
+from labeler.functions import check_function_type, get_function_type
 from labeler.functions.packed_texts import pack_texts, unpack_texts
-from labeler.tokens import Tokens
 from tests.synthetic import make_tokens, plain_tokens
+from tests.texts import exported, prepared, restored
 
 BACK = [f"token_{k}_back" for k in range(2, 9)]
 SINGLE = [*BACK, "fivegram", "gap_bigram", "gap_trigram", "absent"]
 SEVERAL = ["skip_gram", "both_before"]
-
-
-def prepared(name: str, tokens: Tokens) -> Any:
-    kind = get_function_type(name)()
-    kind.prepare(tokens.fit)
-    return kind
-
-
-def restored(kind: Any) -> Any:
-    """The type with its state, by way of a file."""
-    stream = io.BytesIO()
-    np.savez(stream, **kind.state())
-    stream.seek(0)
-    other = type(kind)()
-    with np.load(stream, allow_pickle=False) as saved:
-        other.load_state({name: saved[name] for name in saved})
-    return other
-
-
-def exported(kind: Any, ids: np.ndarray) -> Keys:
-    names: dict[str, Any] = {"np": np}
-    exec(kind.source(), names)
-    return names[f"keys_{kind.name}"](ids.astype(np.int64))
 
 
 # -- derived by hand -------------------------------------------------------------------------------

@@ -11,24 +11,7 @@ from labeler.functions import Keys, check_function_type, get_function_type
 from labeler.functions.letters import is_telling, n_letters
 from labeler.tokens import N_FOLDS, Tokens
 from tests.synthetic import make_tokens, plain_tokens
-
-
-def prepared(name: str, tokens: Tokens) -> Any:
-    kind = get_function_type(name)()
-    kind.prepare(tokens.fit)
-    return kind
-
-
-def restored(kind: Any) -> Any:
-    other = type(kind)()
-    other.load_state(kind.state())
-    return other
-
-
-def exported(kind: Any, ids: np.ndarray) -> Keys:
-    names: dict[str, Any] = {"np": np}
-    exec(kind.source(), names)
-    return names[f"keys_{kind.name}"](ids.astype(np.int64))
+from tests.texts import exported, prepared, restored
 
 
 def three_levels(tokens: Tokens) -> Tokens:

@@ -1,7 +1,6 @@
 """Function types of characters and words: by hand, against the whole text, saved, exported."""
 
 import codecs
-import io
 import re
 import unicodedata
 from collections import Counter
@@ -12,11 +11,12 @@ import numpy as np
 import pytest
 
 from labeler.errors import NotApplicableError
-from labeler.functions import Keys, check_function_type, get_function_type, word_table
+from labeler.functions import check_function_type, get_function_type, word_table
 from labeler.functions.pieces import BROKEN, Pieces
 from labeler.functions.word_table import hashes, powers, word_hash
 from labeler.tokens import Tokens
 from tests.synthetic import plain_tokens
+from tests.texts import exported, prepared, restored
 
 NAMES = [
     *("word", "previous_word", "suffix", "prefix"),
@@ -30,29 +30,6 @@ def text_tokens(*rows: list[str], fold: list[int] | None = None) -> Tokens:
     numbers = [[vocab.index(text) for text in row] for row in rows]
     plain = plain_tokens(numbers, fold=fold, n_vocab=len(vocab))
     return replace(plain, vocab=tuple(vocab))
-
-
-def prepared(name: str, tokens: Tokens) -> Any:
-    kind = get_function_type(name)()
-    kind.prepare(tokens.fit)
-    return kind
-
-
-def restored(kind: Any) -> Any:
-    """The type with its state, by way of a file."""
-    stream = io.BytesIO()
-    np.savez(stream, **kind.state())
-    stream.seek(0)
-    other = type(kind)()
-    with np.load(stream, allow_pickle=False) as saved:
-        other.load_state({name: saved[name] for name in saved})
-    return other
-
-
-def exported(kind: Any, ids: np.ndarray) -> Keys:
-    names: dict[str, Any] = {"np": np}
-    exec(kind.source(), names)
-    return names[f"keys_{kind.name}"](ids.astype(np.int64))
 
 
 def read(name: str, row: list[str]) -> list[str | None]:

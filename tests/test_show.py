@@ -96,7 +96,7 @@ def test_wrong_names_are_told_what_exists(run: Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="run `labeler cache`"):
         show(tmp_path, LAYER, 0)
     shutil.copy(run.out / "run.json", tmp_path)
-    with pytest.raises(OptionError, match="run `labeler fit"):
+    with pytest.raises(RunError, match="run `labeler fit"):
         show(tmp_path, LAYER, 0)
 
 

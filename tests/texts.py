@@ -1,5 +1,6 @@
 """Contexts whose tokens have texts, and what every function type of texts is tried with."""
 
+import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,9 +60,13 @@ def keys_of(name: str, *texts: str) -> list[Any]:
 
 
 def restored(kind: FunctionType) -> Any:
-    """A new instance with the same state."""
+    """A new instance with the same state, by way of a file."""
+    stream = io.BytesIO()
+    np.savez(stream, **kind.state())  # type: ignore[arg-type]
+    stream.seek(0)
     other = type(kind)()
-    other.load_state(kind.state())
+    with np.load(stream, allow_pickle=False) as saved:
+        other.load_state({name: saved[name] for name in saved})
     return other
 
 
