@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
-from labeler.arrays import Doubles, Floats
+from labeler.arrays import Doubles
 from labeler.cache import LatentCache
 from labeler.eval.bootstrap import document_weights, interval
+from labeler.eval.firings import TextFirings
 from labeler.eval.ranking import RankHistogram, ratio
 from labeler.labels import Budget, LabelSet
 from labeler.level import Nodes
@@ -21,53 +21,6 @@ _ROUNDING = 1e-4
 """Relative error of a sum of a thousand equal float32 numbers, and more."""
 
 _SUMS = ("n", "fires", "called", "hit", "predicted", "predicted2", "act", "act2", "product")
-
-
-@dataclass(frozen=True, eq=False)
-class HeldoutFirings:
-    """True firings of a hookpoint on the held-out split, by context (CSR).
-
-    Attributes
-    ----------
-    start : int64 [n_ctx * ctx_len + 1]
-        Where each position's firings begin.
-    latent : int32 [n_firings]
-    act : float32 [n_firings]
-    n_latents : int
-    """
-
-    start: npt.NDArray[np.int64]
-    latent: npt.NDArray[np.int32]
-    act: Floats
-    n_latents: int
-
-    @classmethod
-    def make(
-        cls,
-        position: npt.NDArray[np.integer],
-        latent: npt.NDArray[np.integer],
-        act: Floats,
-        *,
-        n_positions: int,
-        n_latents: int,
-    ) -> "HeldoutFirings":
-        """From firings ordered by flat position of the held-out contexts, counted from 0."""
-        counts = np.bincount(position, minlength=n_positions)
-        start = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-        return cls(start, latent.astype(np.int32), act.astype(np.float32), n_latents)
-
-    def dense(self, begin: int, end: int) -> Floats:
-        """Activations at flat positions begin to end - 1, float32 [end - begin, n_latents]."""
-        out = np.zeros((end - begin, self.n_latents), dtype=np.float32)
-        low, high = self.start[begin], self.start[end]
-        row = np.repeat(np.arange(end - begin), np.diff(self.start[begin : end + 1]))
-        out[row, self.latent[low:high]] = self.act[low:high]
-        return out
-
-    @property
-    def count(self) -> npt.NDArray[np.int64]:
-        """Firings of each latent, int64 [n_latents]."""
-        return np.bincount(self.latent, minlength=self.n_latents)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +106,7 @@ class HeldoutScores:
 def score_heldout(
     labels: LabelSet,
     heldout: Tokens,
-    firings: HeldoutFirings,
+    firings: TextFirings,
     *,
     budgets: Sequence[Budget],
     seed: int = 0,
@@ -203,7 +156,7 @@ def score_heldout(
 def _sums(
     labels: LabelSet,
     heldout: Tokens,
-    firings: HeldoutFirings,
+    firings: TextFirings,
     budget: Budget,
     nodes: Mapping[str, Nodes],
     advance: Callable[[float], None],
@@ -242,11 +195,11 @@ def _sums(
     return DocumentSums(**sums), ranks
 
 
-def load_heldout_firings(cache: LatentCache, hookpoint: str, tokens: Tokens) -> HeldoutFirings:
+def load_heldout_firings(cache: LatentCache, hookpoint: str, tokens: Tokens) -> TextFirings:
     """The held-out firings of a hookpoint; contexts counted from the first held-out one."""
     n_fit = int((tokens.fold != HELDOUT).sum()) * tokens.ctx_len
     shards = list(cache.iter_shards(hookpoint, "heldout"))
-    return HeldoutFirings.make(
+    return TextFirings.make(
         np.concatenate([found.position - n_fit for found in shards]),
         np.concatenate([found.latent for found in shards]),
         np.concatenate([found.act for found in shards]),

@@ -59,7 +59,7 @@ def class_keys(ids: npt.NDArray[np.integer], vector: Shorts, centroid: Shorts, k
     # Products of numbers below 2**31 and 2**15, 64 of them added: float64 holds these sums exactly,
     # in whatever order a machine adds them.
     directions = centroid.T.astype(np.float64)
-    at_once = 256  # contexts, to bound the memory
+    at_once = max(1, 4096 // ids.shape[1])  # contexts whose sums fit a core's cache
     for start in range(0, len(ids), at_once):
         some = slice(start, start + at_once)
         score = decayed_sums(ids[some], vector, keep).astype(np.float64) @ directions

@@ -104,6 +104,22 @@ class Tokens:
             vocab=self.vocab,
         )
 
+    def with_ids(self, ids: npt.NDArray[np.integer], length: npt.NDArray[np.integer]) -> "Tokens":
+        """Other contexts over the same vocabulary, int [n, t] and [n]: unseen text.
+
+        Each is a document of its own, held out and without topics.
+        """
+        return Tokens(
+            ids=np.ascontiguousarray(ids, dtype=np.int32),
+            length=np.asarray(length, dtype=np.int32),
+            doc=np.arange(len(ids), dtype=np.int32),
+            fold=np.full(len(ids), HELDOUT, dtype=np.int8),
+            doc_ids=tuple(f"text {number}" for number in range(len(ids))),
+            topics=((),) * len(ids),
+            topic_levels=(),
+            vocab=self.vocab,
+        )
+
     @property
     def fit(self) -> "Tokens":
         """The fit split."""

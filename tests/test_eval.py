@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from labeler.eval.bootstrap import document_weights, interval
 from labeler.eval.explained import explained
-from labeler.eval.heldout import DocumentSums, HeldoutFirings, score_heldout
+from labeler.eval.heldout import DocumentSums, TextFirings, score_heldout
 from labeler.eval.ranking import RankHistogram
 from labeler.keytree import KeyTree
 from labeler.labels import ALL_BUDGETS
@@ -59,9 +59,9 @@ class FixedLabels:
         return self.made
 
 
-def firings_of(acts: np.ndarray) -> HeldoutFirings:
+def firings_of(acts: np.ndarray) -> TextFirings:
     position, latent = np.nonzero(acts)
-    return HeldoutFirings.make(
+    return TextFirings.make(
         position,
         latent,
         acts[position, latent],
@@ -388,7 +388,7 @@ def test_scores_of_real_labels(tmp_path: Path) -> None:
 
 
 def test_heldout_firings_by_hand() -> None:
-    firings = HeldoutFirings.make(
+    firings = TextFirings.make(
         np.array([0, 0, 2, 5]),
         np.array([1, 0, 1, 2]),
         np.array([1.0, 2.0, 3.0, 4.0]),

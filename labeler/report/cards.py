@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from labeler.errors import RunError
-from labeler.eval.heldout import HeldoutFirings
+from labeler.eval.firings import TextFirings
 from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.labels import READABLE, LabelSet
 from labeler.report.contexts import Excerpt, Sample, excerpts, respond
@@ -112,7 +112,7 @@ def make_cards(
     scores: pl.DataFrame | None,
     *,
     n_documents: int,
-    text: tuple[Sample, HeldoutFirings] | None,
+    text: tuple[Sample, TextFirings] | None,
     seed: int,
 ) -> list[Card]:
     """Cards of some latents of a hookpoint, in the order given.
@@ -125,7 +125,7 @@ def make_cards(
         From `read_scores`.
     n_documents : int
         Held-out documents that the scores come from.
-    text : (Sample, HeldoutFirings) or None
+    text : (Sample, TextFirings) or None
         Where excerpts come from; None for cards without any.
     seed : int
     """

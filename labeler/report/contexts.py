@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 
 from labeler.arrays import Bools, Floats, Longs
-from labeler.eval.heldout import HeldoutFirings
+from labeler.eval.firings import TextFirings
 from labeler.keytree import KeyTree
 from labeler.labels import READABLE, LabelSet
 from labeler.level import Nodes
@@ -115,7 +115,7 @@ class Responses:
 
 
 def respond(
-    labels: LabelSet, firings: HeldoutFirings, sample: Sample, latents: Sequence[int]
+    labels: LabelSet, firings: TextFirings, sample: Sample, latents: Sequence[int]
 ) -> Responses:
     """True and predicted activations of ascending `latents` on the sample."""
     few = _only(labels, latents).predictor(READABLE)
@@ -142,7 +142,7 @@ def _only(labels: LabelSet, latents: Sequence[int]) -> LabelSet:
     )
 
 
-def _true(firings: HeldoutFirings, sample: Sample, latents: Sequence[int]) -> Floats:
+def _true(firings: TextFirings, sample: Sample, latents: Sequence[int]) -> Floats:
     ctx_len = sample.tokens.ctx_len
     row = np.full(firings.n_latents, -1)
     row[np.asarray(latents)] = np.arange(len(latents))

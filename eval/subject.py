@@ -1,0 +1,135 @@
+"""What the tests watch: a model with its coders, or anything else that has latents."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from labeler.arrays import Bools
+from labeler.coders import Coder
+from labeler.errors import CacheError, OptionError
+from labeler.eval.firings import TextFirings
+from labeler.hookpoints import execution_order
+from labeler.model import Hook, SubjectModel
+from labeler.tokens import Tokens
+
+_POSITIONS = 4096
+"""Positions of a forward pass."""
+
+
+class Subject(Protocol):
+    """Something whose latents can be watched on any text.
+
+    Attributes
+    ----------
+    max_ctx : int
+        Longest context, tokens.
+    """
+
+    @property
+    def max_ctx(self) -> int: ...  # noqa: D102
+
+    def firings(
+        self,
+        tokens: Tokens,
+        hookpoints: Sequence[str],
+        where: Bools | None = None,
+        advance: Callable[[float], None] = lambda n: None,
+    ) -> dict[str, TextFirings]:
+        """Firings on a text, by hookpoint.
+
+        Parameters
+        ----------
+        tokens : Tokens
+        hookpoints : sequence of str
+        where : bool [n_ctx, ctx_len], optional
+            Positions to watch; all real tokens where None.
+        advance : callable
+            Told the contexts done.
+        """
+        ...
+
+
+class ModelSubject:
+    """The subject model with its sparse coders."""
+
+    def __init__(self, model: SubjectModel, coders: Mapping[str, Coder]) -> None:
+        self.model, self.coders = model, coders
+
+    @property
+    def max_ctx(self) -> int:
+        """Longest context, tokens."""
+        return self.model.max_ctx
+
+    def firings(
+        self,
+        tokens: Tokens,
+        hookpoints: Sequence[str],
+        where: Bools | None = None,
+        advance: Callable[[float], None] = lambda n: None,
+    ) -> dict[str, TextFirings]:
+        """Firings on a text, by hookpoint; one pass of the model, up to the last hookpoint.
+
+        Raises
+        ------
+        OptionError
+            If there is no coder for a hookpoint.
+        CacheError
+            If the model gives values that are not finite.
+        """
+        if unknown := [name for name in hookpoints if name not in self.coders]:
+            raise OptionError(
+                f"no coder for hookpoint {', '.join(unknown)}; there are {', '.join(self.coders)}"
+            )
+        watched = tokens.valid if where is None else tokens.valid & where
+        parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in hookpoints}
+        step = max(1, _POSITIONS // tokens.ctx_len)
+        for start in range(0, tokens.n_ctx, step):
+            rows = slice(start, min(start + step, tokens.n_ctx))
+            at = torch.from_numpy(np.flatnonzero(watched[rows])).to(self.model.device)
+            hooks = {
+                self.coders[name].hookpoint.hook_in: self._reader(
+                    self.coders[name], at, start * tokens.ctx_len, parts[name]
+                )
+                for name in hookpoints
+            }
+            self.model.run(tokens.ids[rows], hooks, stop_after=max(hooks, key=execution_order))
+            advance(rows.stop - rows.start)
+        return {
+            name: TextFirings.make(
+                *(torch.cat(column).cpu().numpy() for column in zip(*found, strict=True)),
+                n_positions=tokens.ids.size,
+                n_latents=self.coders[name].num_latents,
+            )
+            if found
+            else _silent(tokens, self.coders[name].num_latents)
+            for name, found in parts.items()
+        }
+
+    def _reader(
+        self, coder: Coder, at: Tensor, begin: int, found: list[tuple[Tensor, Tensor, Tensor]]
+    ) -> Hook:
+        def read(value: Tensor) -> None:
+            x = value.reshape(-1, value.shape[-1])[at].float()
+            if not bool(x.isfinite().all()):
+                raise CacheError(
+                    f"{self.model.name} gives values that are not finite at "
+                    f"{coder.hookpoint.hook_in}; check the model's weights"
+                )
+            row, latent, act = coder.firings(x)
+            found.append((at[row] + begin, latent, act.float()))
+
+        return read
+
+
+def _silent(tokens: Tokens, n_latents: int) -> TextFirings:
+    nothing = np.zeros(0, dtype=np.int32)
+    return TextFirings.make(
+        nothing,
+        nothing,
+        nothing.astype(np.float32),
+        n_positions=tokens.ids.size,
+        n_latents=n_latents,
+    )
