@@ -39,8 +39,8 @@ class Trials:
     def tally(self) -> pl.DataFrame:
         """A row per latent that was tried or failed.
 
-        Columns: latent, test, n, own, control, difference, low, high (95%, NaN without a trial),
-        failed.
+        Columns: latent, test, n, own, own_low, own_high, control, difference, low, high, failed;
+        intervals of 95%, NaN without a trial.
         """
         size = len(self.failed)
         n, own, control = (
@@ -48,6 +48,7 @@ class Trials:
             for weights in (None, self.own, self.control)
         )
         low, high = difference_interval(own, control, n)
+        own_low, own_high = wilson(own, n)
         with np.errstate(invalid="ignore", divide="ignore"):
             rates = own / n, control / n
         frame = pl.DataFrame(
@@ -55,6 +56,8 @@ class Trials:
                 "latent": np.arange(size, dtype=np.int32),
                 "n": n.astype(np.int64),
                 "own": rates[0],
+                "own_low": own_low,
+                "own_high": own_high,
                 "control": rates[1],
                 "difference": rates[0] - rates[1],
                 "low": low,
@@ -84,8 +87,20 @@ def difference_interval(
     Made for two independent samples; own and control share their text here, which narrows the
     true interval. Never degenerate: 12 of 12 against 0 of 12 give [0.66, 1].
     """
-    one, other = own / np.where(n > 0, n, np.nan), control / np.where(n > 0, n, np.nan)
-    (low1, high1), (low2, high2) = wilson(own, n, level), wilson(control, n, level)
-    low = one - other - np.sqrt((one - low1) ** 2 + (high2 - other) ** 2)
-    high = one - other + np.sqrt((high1 - one) ** 2 + (other - low2) ** 2)
+    trials = np.where(n > 0, n, np.nan)
+    return combined(
+        own / trials, wilson(own, n, level), control / trials, wilson(control, n, level)
+    )
+
+
+def combined(
+    own: Doubles,
+    own_limits: tuple[Doubles, Doubles],
+    control: Doubles,
+    limits: tuple[Doubles, Doubles],
+) -> tuple[Doubles, Doubles]:
+    """Interval of own - control from the interval of each (Newcombe's way to combine limits)."""
+    difference = own - control
+    low = difference - np.sqrt((own - own_limits[0]) ** 2 + (limits[1] - control) ** 2)
+    high = difference + np.sqrt((own_limits[1] - own) ** 2 + (control - limits[0]) ** 2)
     return low, high
