@@ -61,6 +61,29 @@ def f1_difference(scene: Scene) -> pl.DataFrame:
     )
 
 
+def false_actives(scene: Scene) -> dict[str, float]:
+    """How many latents all labels of the hookpoint wake by mistake, beside how many fire.
+
+    Returns
+    -------
+    dict
+        called_per_token, firing_per_token, false_per_token (called though silent); specificity:
+        share of silent (position, latent) pairs that are not called. Latents without a label are
+        never called.
+    """
+    calls, firings = scene.calls, scene.firings
+    n = scene.heldout.n_positions
+    hit = int(np.count_nonzero(firings.at(calls.position, calls.latent)))
+    false = len(calls.latent) - hit
+    silent = n * calls.n_latents - len(firings.latent)
+    return {
+        "called_per_token": len(calls.latent) / n,
+        "firing_per_token": len(firings.latent) / n,
+        "false_per_token": false / n,
+        "specificity": 1 - false / silent,
+    }
+
+
 def _columns(found: TextFirings, latents: npt.NDArray[np.int64]) -> sparse.csc_matrix:
     """Where each of some latents fires or is called, [n_positions, n] of ones."""
     whole = sparse.csr_matrix(

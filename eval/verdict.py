@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from labeler.arrays import Doubles
@@ -38,7 +39,9 @@ MIN_TRIALS = 6
 """Trials from which a test applies."""
 
 
-def judge(evidence: pl.DataFrame, claimed: Doubles, latents: Doubles) -> pl.DataFrame:
+def judge(
+    evidence: pl.DataFrame, claimed: Doubles, latents: npt.NDArray[np.integer]
+) -> pl.DataFrame:
     """Verdicts on some labels.
 
     Parameters

@@ -11,7 +11,7 @@ from labeler.arrays import Bools
 from labeler.cache import LatentCache
 from labeler.coders import Coder
 from labeler.errors import CacheError, OptionError
-from labeler.eval.against import f1_difference
+from labeler.eval.against import f1_difference, false_actives
 from labeler.eval.claims import Claims
 from labeler.eval.firings import TextFirings
 from labeler.eval.heldout import load_heldout_firings, score_heldout
@@ -105,9 +105,7 @@ def test_the_model_fires_as_the_cache_says(
 
 
 def test_the_model_refuses(model: SubjectModel, coders: dict[str, Coder], tokens: Tokens) -> None:
-    with pytest.raises(
-        OptionError, match=r"no coder for hookpoint layers\.9\.mlp; there are layers"
-    ):
+    with pytest.raises(OptionError, match=r"no coder for hookpoint layers\.9\.mlp; there"):
         ModelSubject(model, coders).firings(tokens.heldout, ["layers.9.mlp"])
 
     class Broken(ModelSubject):
@@ -200,6 +198,22 @@ def test_f1_of_both_labels_by_counting(scene: Scene) -> None:
     token = found.row(by_predicate=pl.col("latent") == tiny.TOKEN, named=True)
     assert token["own"] > 0.9
     assert token["low"] > 0.5
+
+
+def test_false_actives_by_counting(scene: Scene) -> None:
+    n = scene.heldout.ids.size
+    fires, calls = scene.firings.dense(0, n) > 0, scene.calls.dense(0, n) > 0
+    positions = scene.heldout.n_positions
+    silent = ~fires & scene.heldout.valid.reshape(-1, 1)
+    assert (calls & silent).sum() > 10
+    assert false_actives(scene) == pytest.approx(
+        {
+            "called_per_token": calls.sum() / positions,
+            "firing_per_token": fires.sum() / positions,
+            "false_per_token": (calls & silent).sum() / positions,
+            "specificity": 1 - (calls & silent).sum() / silent.sum(),
+        }
+    )
 
 
 def test_f1_is_that_of_the_scores(scene: Scene) -> None:
