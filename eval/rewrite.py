@@ -1,30 +1,50 @@
-"""Cross-entropy with labels running in the layer, beside every baseline (design.md, 8).
+"""Cross-entropy with something else standing in for sublayers (design.md, 8).
 
-A *variant* says what stands in for a sublayer: its own output (base), the sparse coder, zero, the
-coder with every latent at its mean, the skip path alone, or the coder with every latent predicted
-by its label. All variants of a batch share one prediction of the labels.
+A *variant* says what stands in: the sparse coder, zero, the coder with its latents predicted by
+their labels, ... (labeler.eval.rewrite_variants, labeler.eval.rewrite_curves). All variants of a
+batch share one prediction of the labels.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
 
-from labeler.arrays import Doubles
+from labeler.arrays import Doubles, Floats
 from labeler.coders import Coder
 from labeler.eval.bootstrap import document_weights, interval
+from labeler.hookpoints import execution_order
 from labeler.labels import Budget, LabelSet
 from labeler.level import Nodes
 from labeler.model import SubjectModel
 from labeler.threads import map_threads
 from labeler.tokens import Tokens
 
+Source = Budget | str
+"""What predicts: the labels under a key budget, or another forecast by its name."""
+
 Replacement = Callable[[Coder, torch.Tensor, "Batch"], torch.Tensor]
 
 BATCH = 32
-"""Contexts per forward pass."""
+"""Most contexts per forward pass."""
+
+_MAX_PREDICTED = 1 << 28
+"""Predictions held at once: 1 GiB of float32, whatever the number of latents."""
+
+
+class Forecast(Protocol):
+    """Predicts all latents of a hookpoint; a `labeler.predict.Predictor` is one."""
+
+    def predict(self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None) -> Floats:
+        """Activations, float32 [n_ctx, ctx_len, n_latents]."""
+        ...
+
+
+Forecasts = Mapping[tuple[str, Source], Forecast]
+"""By hookpoint and name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +55,32 @@ class Batch:
     ----------
     tokens : Tokens
         Its contexts.
-    predictions : dict of (str, budget) to float32 tensor [n_positions, n_latents]
-        What the labels predict, by hookpoint and budget.
+    begin : int
+        Number of its first context.
+    predictions : dict of (str, source) to float32 tensor [n, n_latents]
+        By hookpoint and budget or forecast, at the positions that are replaced.
+    first : str or None
+        The hookpoint that a forward pass reaches first, whose input is every variant's.
     """
 
     tokens: Tokens
-    predictions: dict[tuple[str, Budget], torch.Tensor]
+    begin: int
+    predictions: dict[tuple[str, Source], torch.Tensor]
+    first: str | None = None
+    _made: dict[Hashable, torch.Tensor] = field(default_factory=dict)
+
+    def once(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """What `make` returns, made for the first variant that asks and kept for the others."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    def true(self, coder: Coder, x: torch.Tensor) -> torch.Tensor:
+        """The coder's activations of its input [n, d_in], float32 [n, n_latents]."""
+        name = coder.hookpoint.name
+        if name != self.first:
+            return coder.encode(x)
+        return self.once(("true", name), lambda: coder.encode(x))
 
 
 @dataclass(frozen=True)
@@ -61,53 +101,6 @@ class Variant:
     name: str
     hookpoints: tuple[str, ...]
     replacement: Replacement | None
-
-
-def variants(
-    hookpoints: Sequence[str], labels: Mapping[str, LabelSet], budgets: Sequence[Budget], seed: int
-) -> list[Variant]:
-    """All variants for some sublayers replaced together."""
-    names = tuple(hookpoints)
-    mean = {name: torch.from_numpy(labels[name].mean) for name in names}
-    rng = np.random.default_rng(seed)
-    order = {name: torch.from_numpy(rng.permutation(labels[name].n_latents)) for name in names}
-
-    def coder(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return c.decode(c.encode(x)) + c.skip(x)
-
-    def zero(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return torch.zeros(len(x), c.d_out, dtype=x.dtype, device=x.device)
-
-    def skip(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return c.decode(torch.zeros(1, c.num_latents, device=x.device)) + c.skip(x)
-
-    def at_mean(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        return c.decode(mean[c.hookpoint.name].to(x.device)[None]) + c.skip(x)
-
-    def by_labels(budget: Budget) -> Replacement:
-        def run(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-            predicted = batch.predictions[c.hookpoint.name, budget].to(x.device)
-            return c.decode(predicted) + c.skip(x)
-
-        return run
-
-    def shuffled(c: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:
-        # Each latent runs another one's label, scaled to its own mean.
-        name = c.hookpoint.name
-        other = order[name]
-        own, theirs = mean[name], mean[name][other]
-        scale = torch.where(theirs > 0, own / theirs.clamp(min=1e-9), torch.zeros_like(own))
-        predicted = batch.predictions[name, "unlimited"][:, other] * scale
-        return c.decode(predicted.to(x.device)) + c.skip(x)
-
-    return [
-        Variant("coder", names, coder),
-        Variant("zero", names, zero),
-        Variant("mean", names, at_mean),
-        Variant("skip", names, skip),
-        *(Variant(f"labels_{budget}", names, by_labels(budget)) for budget in budgets),
-        Variant("shuffled", names, shuffled),
-    ]
 
 
 BASE = Variant("base", (), None)
@@ -145,16 +138,26 @@ class CrossEntropies:
     def recovered(self, name: str) -> float:
         """(CE_mean - CE_name) / (CE_mean - CE_coder)."""
         ce = self.mean()
-        return (ce["mean"] - ce[name]) / (ce["mean"] - ce["coder"])
+        whole = ce["mean"] - ce["coder"]
+        return (ce["mean"] - ce[name]) / whole if whole else float("nan")
 
     def recovered_interval(self, name: str, seed: int = 0) -> tuple[float, float]:
         """95% interval of `recovered` over resampled documents."""
         weights = document_weights(len(self.n), seed)
-        ce = (weights @ self.total) / (weights @ self.n)[:, None]
-        column = {key: ce[:, index] for index, key in enumerate(self.names)}
-        samples = (column["mean"] - column[name]) / (column["mean"] - column["coder"])
+        n = weights @ self.n
+        mean, mine, coder = (
+            (weights @ self.total[:, self.names.index(column)]) / n
+            for column in ("mean", name, "coder")
+        )
+        whole = mean - coder
+        samples = np.divide(mean - mine, whole, out=np.full_like(whole, np.nan), where=whole != 0)
         low, high = interval(samples)
         return float(low), float(high)
+
+    def summary(self, name: str, seed: int = 0) -> dict[str, float]:
+        """`recovered` as "value" and its interval as "low" and "high"."""
+        low, high = self.recovered_interval(name, seed)
+        return {"value": self.recovered(name), "low": low, "high": high}
 
 
 def cross_entropies(
@@ -165,77 +168,122 @@ def cross_entropies(
     wanted: Sequence[Variant],
     budgets: Sequence[Budget] = (),
     advance: Callable[[int], None] = lambda n: None,
+    *,
+    forecasts: Forecasts | None = None,
+    final: bool = False,
 ) -> CrossEntropies:
-    """Run every variant over the held-out contexts.
+    """Run every variant over some contexts.
 
-    `budgets` are those whose predictions the variants read; `advance` is told the number of
-    variants done times contexts.
+    Parameters
+    ----------
+    model : SubjectModel
+    coders, labels : mapping by hookpoint
+    heldout : Tokens
+        The contexts.
+    wanted : sequence of Variant
+    budgets : sequence of int or "unlimited"
+        Those whose predictions the variants read.
+    advance : callable
+        Told the number of variants done times contexts.
+    forecasts : mapping of (str, str) to Forecast, optional
+        What else they read, by hookpoint and name.
+    final : bool
+        Replace at one position only, the last but one of contexts that are all full, and measure
+        the prediction of the last token alone.
     """
     documents, document = np.unique(heldout.doc, return_inverse=True)
     total = np.zeros((len(documents), len(wanted)))
     n = np.zeros(len(documents))
-    for span, batch in _batches(heldout, labels, budgets):
+    known: dict[tuple[str, Source], Forecast] = {
+        (name, budget): labels[name].predictor(budget) for name in labels for budget in budgets
+    }
+    known.update(forecasts or {})
+    at = heldout.ctx_len - 2 if final else None
+    first = min(
+        coders, key=lambda name: execution_order(coders[name].hookpoint.hook_in), default=None
+    )
+    for span, batch in batches(heldout, labels, known, at=at, first=first):
         ids, length = batch.tokens.ids, batch.tokens.length
-        np.add.at(n, document[span], np.maximum(length - 1, 0))
+        np.add.at(n, document[span], 1 if final else np.maximum(length - 1, 0))
         for index, variant in enumerate(wanted):
-            losses = model.cross_entropy(ids, length, _hooks(variant, coders, batch))
+            losses = model.cross_entropy(ids, length, _hooks(variant, coders, batch, at))
+            losses = losses[:, -1:] if final else losses
             per_context = torch.nansum(losses.double(), dim=1).cpu().numpy()
             np.add.at(total[:, index], document[span], per_context)
             advance(span.stop - span.start)
     return CrossEntropies([variant.name for variant in wanted], total, n)
 
 
-def _batches(
-    heldout: Tokens, labels: Mapping[str, LabelSet], budgets: Sequence[Budget]
+def batches(
+    tokens: Tokens,
+    labels: Mapping[str, LabelSet],
+    known: Forecasts,
+    *,
+    at: int | None = None,
+    first: str | None = None,
+    size: int = BATCH,
 ) -> Iterator[tuple[slice, Batch]]:
-    """Batches with the predictions of all labels, made on all cores."""
-    wanted = [(name, budget) for name in labels for budget in budgets]
-    for name, budget in wanted:
-        labels[name].predictor(budget)  # made here, so that threads do not make it twice
-
-    for begin in range(0, heldout.n_ctx, BATCH):
-        span = slice(begin, min(begin + BATCH, heldout.n_ctx))
-        tokens = heldout.select(np.arange(span.start, span.stop))
+    """Batches with all forecasts, made on all cores; only at position `at` of each context."""
+    width = tokens.ctx_len * sum(labels[name].n_latents for name, _ in known)
+    size = max(1, min(size, _MAX_PREDICTED // max(width, 1)))
+    for begin in range(0, tokens.n_ctx, size):
+        span = slice(begin, min(begin + size, tokens.n_ctx))
+        part = tokens.select(np.arange(span.start, span.stop))
         # Hookpoints of one run share a tree: its nodes are looked up once for all of them.
         shared = {id(one.shared): one.shared for one in labels.values()}
-        nodes = {number: tree.find(tokens) for number, tree in shared.items()}
-        found = map_threads(partial(_predict, labels, tokens, nodes), wanted)
-        yield span, Batch(tokens, dict(zip(wanted, found, strict=True)))
+        nodes = {number: tree.find(part) for number, tree in shared.items()}
+        predict = partial(_predict, labels, part, nodes, known, at)
+        found = map_threads(predict, known)
+        yield span, Batch(part, begin, dict(zip(known, found, strict=True)), first)
 
 
 def _predict(
     labels: Mapping[str, LabelSet],
     tokens: Tokens,
     nodes: Mapping[int, Mapping[str, Nodes]],
-    which: tuple[str, Budget],
+    known: Forecasts,
+    at: int | None,
+    which: tuple[str, Source],
 ) -> torch.Tensor:
-    name, budget = which
-    mine = labels[name].tree.complete(nodes[id(labels[name].shared)])
-    dense = labels[name].predictor(budget).predict(tokens, mine)
+    mine = labels[which[0]].tree.complete(nodes[id(labels[which[0]].shared)])
+    dense = known[which].predict(tokens, mine)
+    dense = dense if at is None else np.ascontiguousarray(dense[:, at])
     return torch.from_numpy(dense.reshape(-1, dense.shape[-1]))
 
 
 def _hooks(
-    variant: Variant, coders: Mapping[str, Coder], batch: Batch
+    variant: Variant, coders: Mapping[str, Coder], batch: Batch, at: int | None
 ) -> dict[str, Callable[[torch.Tensor], torch.Tensor | None]]:
     """Hooks that read a sublayer's input and replace its output."""
     hooks: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {}
     if variant.replacement is None:
         return hooks
     for name in variant.hookpoints:
-        hooks.update(_pair(variant.replacement, coders[name], batch))
+        run = partial(_run, variant.replacement, coders[name], batch)
+        hooks.update(hook_pair(coders[name], run, at))
     return hooks
 
 
-def _pair(
-    replacement: Replacement, coder: Coder, batch: Batch
+def _run(replacement: Replacement, coder: Coder, batch: Batch, x: torch.Tensor) -> torch.Tensor:
+    return replacement(coder, x, batch).expand(x.shape[0], -1)
+
+
+def hook_pair(
+    coder: Coder, run: Callable[[torch.Tensor], torch.Tensor], at: int | None = None
 ) -> dict[str, Callable[[torch.Tensor], torch.Tensor | None]]:
+    """Hooks that put `run` of a sublayer's input in place of its output.
+
+    `run` maps float32 [n, d_in] to [n, d_out]; n is all positions, or those at offset `at`.
+    """
     seen: list[torch.Tensor] = []
 
     def replace(value: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        flat = source.reshape(-1, source.shape[-1]).float()
-        out = replacement(coder, flat, batch)
-        return out.to(value.dtype).expand(flat.shape[0], -1).reshape(value.shape)
+        if at is None:
+            flat = source.reshape(-1, source.shape[-1]).float()
+            return run(flat).to(value.dtype).reshape(value.shape)
+        out = value.clone()
+        out[:, at] = run(source[:, at].float()).to(value.dtype)
+        return out
 
     def read(value: torch.Tensor) -> None:
         seen[:] = [value]

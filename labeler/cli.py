@@ -10,11 +10,13 @@ import typer
 
 from labeler.cli_analysis import add_commands
 from labeler.cli_functions import functions_app
+from labeler.cli_verify import add_verify
 from labeler.errors import LabelerError, OptionError
 from labeler.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from labeler.plugins import Plugin
+    from labeler.trial_config import TrialConfig
 
 # Read by OpenMP when torch is imported. Threads that spin at barriers make torch several times
 # slower as soon as anything else runs on the machine.
@@ -71,6 +73,22 @@ Plugins = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Of sampling, null and bootstrap.")]
 RewriteTokens = Annotated[int, typer.Option(help="Held-out tokens to measure cross-entropy on.")]
+VerifyLatents = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Labels of each hookpoint tried on unseen text, drawn at random; 0 = none. All of "
+        "them: labeler verify --all.",
+    ),
+]
+CurvesTokens = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Held-out tokens for the curves over the share of latents that run on their labels; "
+        "0 = no curves.",
+    ),
+]
 
 
 def _say(line: str) -> None:
@@ -107,6 +125,12 @@ def _corrections(names: str | None) -> list[str]:
     return chosen
 
 
+def _trials(n_latents: int) -> "TrialConfig | None":
+    from labeler.trial_config import TrialConfig
+
+    return TrialConfig(latents=n_latents, ablated=min(n_latents, 64)) if n_latents else None
+
+
 def _split(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
 
@@ -132,11 +156,13 @@ def run_command(
     functions: Functions = None,
     corrections: Corrections = None,
     plugin: Plugins = None,
+    verify_latents: VerifyLatents = 256,
     rewrite_tokens: RewriteTokens = 65_536,
+    curves_tokens: CurvesTokens = 2_048,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Do every step: cache, fit, verify, rewrite, report."""
+    """Do every step: cache, fit, verify --all, rewrite, report."""
     from labeler.config import RunConfig
     from labeler.plugins import open_plugins, record_plugins
     from labeler.steps import run_all, start
@@ -159,7 +185,15 @@ def run_command(
     )
     config.save(out)  # refuses a folder of another run before its plug-ins are touched
     record_plugins(out, plugins)
-    run_all(start(out, config, quiet=quiet), names, rewrite_tokens, _say, further)
+    run_all(
+        start(out, config, quiet=quiet),
+        names,
+        rewrite_tokens,
+        _say,
+        further,
+        _trials(verify_latents),
+        curves_tokens,
+    )
 
 
 @app.command(
@@ -221,22 +255,21 @@ def fit_command(
     fit(Run(out, quiet=quiet), names, _say, further)
 
 
-@app.command("verify", epilog="Example: labeler verify --out runs/mine")
-def verify_command(out: Out, quiet: Quiet = False) -> None:
-    """Score the labels on held-out documents."""
-    from labeler.inputs import Run
-    from labeler.steps import verify
-
-    verify(Run(out, quiet=quiet), _say)
+add_verify(app)
 
 
 @app.command("rewrite", epilog="Example: labeler rewrite --out runs/mine")
-def rewrite_command(out: Out, rewrite_tokens: RewriteTokens = 65_536, quiet: Quiet = False) -> None:
+def rewrite_command(
+    out: Out,
+    rewrite_tokens: RewriteTokens = 65_536,
+    curves_tokens: CurvesTokens = 2_048,
+    quiet: Quiet = False,
+) -> None:
     """Run the labels in the layers; measure cross-entropy."""
     from labeler.inputs import Run
     from labeler.steps import rewrite
 
-    rewrite(Run(out, quiet=quiet), rewrite_tokens, _say)
+    rewrite(Run(out, quiet=quiet), rewrite_tokens, _say, curves_tokens)
 
 
 @app.command("report", epilog="Example: labeler report --out runs/mine")
@@ -253,7 +286,9 @@ def demo_command(
     out: Out = Path("runs/demo"),
     tokens: TokenCount = 250_000,
     heldout_tokens: HeldoutTokens = 65_536,
+    verify_latents: VerifyLatents = 32,
     rewrite_tokens: RewriteTokens = 24_576,
+    curves_tokens: CurvesTokens = 512,
     quiet: Quiet = False,
 ) -> None:
     """Do every step on the built-in model, offline."""
@@ -268,36 +303,14 @@ def demo_command(
         tokens=tokens,
         heldout_tokens=heldout_tokens,
     )
-    run_all(start(out, config, quiet=quiet), DEFAULT_FUNCTIONS, rewrite_tokens, _say)
-
-
-@app.command("show", epilog="Example: labeler show layers.3.mlp 17 --out runs/demo")
-def show_command(
-    hookpoint: Annotated[str, typer.Argument(help="Such as layers.3.mlp.")],
-    latent: Annotated[int, typer.Argument(help="Number of the latent.")],
-    out: Out = Path("runs/demo"),
-) -> None:
-    """Show one latent's card in the terminal."""
-    from labeler.show import show
-
-    show(out, hookpoint, latent)
-
-
-@app.command("export", epilog="Example: labeler export layers.0.mlp 17 --budget 16 > label.py")
-def export_command(
-    hookpoint: Annotated[str, typer.Argument(help="Such as layers.3.mlp.")],
-    latent: Annotated[int, typer.Argument(help="Number of the latent.")],
-    out: Out = Path("runs/demo"),
-    budget: Annotated[int, typer.Option(help="16 or 100 keys.")] = 100,
-) -> None:
-    """Print a label as Python that needs only numpy."""
-    from labeler.hookpoints import parse_hookpoint
-    from labeler.inputs import Run
-    from labeler.labels import LabelSet, label_folder
-
-    Run(out, quiet=True)  # loads the plug-ins that the labels were fitted with
-    labels = LabelSet.load(label_folder(out, parse_hookpoint(hookpoint).name))
-    typer.echo(labels.label(latent).source(budget))
+    run_all(
+        start(out, config, quiet=quiet),
+        DEFAULT_FUNCTIONS,
+        rewrite_tokens,
+        _say,
+        trials=_trials(verify_latents),
+        curves_tokens=curves_tokens,
+    )
 
 
 add_commands(app)

@@ -1,4 +1,4 @@
-"""Commands that look at finished labels: `types`, `diff`, `triage`."""
+"""Commands that look at finished labels: `show`, `export`, `types`, `diff`, `triage`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Hookpoint = Annotated[str, typer.Argument(help="Such as layers.3.mlp.")]
+Latent = Annotated[int, typer.Argument(help="Number of the latent.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OneHookpoint = Annotated[
     str | None, typer.Argument(help="Only this one, such as layers.3.mlp. Default: all.")
@@ -35,11 +37,44 @@ _FIRST = 10
 
 def add_commands(app: typer.Typer) -> None:
     """Add the commands of this module to the command line."""
+    app.command("show", epilog="Example: labeler show layers.3.mlp 17 --out runs/demo")(
+        show_command
+    )
+    app.command("export", epilog="Example: labeler export layers.0.mlp 17 --budget 16 > label.py")(
+        export_command
+    )
     app.command("types", epilog="Example: labeler types --out runs/demo")(types_command)
     app.command("diff", epilog="Example: labeler diff runs/seed0 runs/seed1")(diff_command)
     app.command("triage", epilog="Example: labeler triage layers.3.mlp --out runs/demo")(
         triage_command
     )
+
+
+def show_command(
+    hookpoint: Hookpoint,
+    latent: Latent,
+    out: Out = Path("runs/demo"),
+) -> None:
+    """Show one latent's card in the terminal."""
+    from labeler.show import show
+
+    show(out, hookpoint, latent)
+
+
+def export_command(
+    hookpoint: Hookpoint,
+    latent: Latent,
+    out: Out = Path("runs/demo"),
+    budget: Annotated[int, typer.Option(help="16 or 100 keys.")] = 100,
+) -> None:
+    """Print a label as Python that needs only numpy."""
+    from labeler.hookpoints import parse_hookpoint
+    from labeler.inputs import Run
+    from labeler.labels import LabelSet, label_folder
+
+    Run(out, quiet=True)  # loads the plug-ins that the labels were fitted with
+    labels = LabelSet.load(label_folder(out, parse_hookpoint(hookpoint).name))
+    typer.echo(labels.label(latent).source(budget))
 
 
 def types_command(

@@ -50,3 +50,7 @@ class RunError(LabelerError):
 
 class DiskError(LabelerError):
     """Writing failed (disk full, no permission); what was there before is intact."""
+
+
+class EndpointError(LabelerError):
+    """An LLM endpoint cannot be reached, refuses the key or the model, or answers no more."""

@@ -17,6 +17,7 @@ from labeler.inputs import Run
 from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.report.cards import Card, make_cards, read_scores
 from labeler.report.contexts import TRUE_STEPS, Excerpt, Piece, Sample
+from labeler.report.evidence import Verdict, read_tried
 from labeler.report.glyphs import Segment
 from labeler.report.page import number, percent
 
@@ -26,16 +27,23 @@ _FAINT, _FULL = (255, 240, 212), (240, 150, 20)
 _SOFT = Style(dim=True)
 _KEY = Style(color="cyan")
 _BAD = Style(color="red")
+_PLAIN = Style(color="default", bold=False, dim=False)
+_VERDICTS = {
+    "verified": Style(color="green", bold=True),
+    "weak": Style(color="yellow", bold=True),
+    "refuted": _BAD + Style(bold=True),
+}
+"""Of labels that could be judged; the word itself says it without colour."""
 
 
 def show(out: Path, hookpoint: str, latent: int) -> None:
-    """Print a latent's label, scores, keys and held-out text.
+    """Print a latent's label, scores, verdict, keys and held-out text.
 
     Parameters
     ----------
     out : Path
-        Folder of a fitted run. Without `labeler verify` the card has no scores, without the
-        latent cache no text; it says so.
+        Folder of a fitted run. Without `labeler verify` the card has no scores, without its --all
+        no verdict, without the latent cache no text; it says so.
     hookpoint : str
         In any spelling (``layers.3.mlp``, ``blocks.3.hook_mlp_out``).
     latent : int
@@ -65,6 +73,9 @@ def _card(run: Run, labels: LabelSet, latent: int) -> tuple[Card, list[str]]:
     scores = read_scores(run.out, labels.hookpoint)
     if scores is None:
         notes.append(f"no scores: run `labeler verify --out {run.out}`")
+    tried = read_tried(run.out, labels.hookpoint)
+    if tried is None and scores is not None and labels.labeled[latent]:
+        notes.append(f"no verdict: run `labeler verify --out {run.out} --all`")
     text, n_documents = None, 0
     try:
         heldout = run.tokens.heldout
@@ -74,7 +85,13 @@ def _card(run: Run, labels: LabelSet, latent: int) -> tuple[Card, list[str]]:
     except CacheError as error:
         notes.append(f"no text: {error}")
     (card,) = make_cards(
-        labels, [latent], scores, n_documents=n_documents, text=text, seed=run.config.seed
+        labels,
+        [latent],
+        scores,
+        n_documents=n_documents,
+        text=text,
+        seed=run.config.seed,
+        tried=tried,
     )
     if text and not card["excerpts"]:
         notes.append("no text: it never fires in the held-out text searched")
@@ -89,6 +106,12 @@ def _print(console: Console, card: Card, notes: list[str]) -> None:
     console.print()
     for line in _score_lines(card):
         console.print(line)
+    if card["verdict"]:
+        console.print()
+        console.print(_verdict_line(card["verdict"]))
+        if card["verdict"]["evidence"]:
+            console.print(Text(_rates(card["verdict"]), style=_SOFT))
+            console.print(_evidence(card["verdict"]))
     if card["key_rows"]:
         console.print()
         heading = f"{len(card['key_rows'])} heaviest of {card['n_keys']} keys"
@@ -150,6 +173,36 @@ def _score_lines(card: Card) -> list[Text]:
         facts += f"; {saved}; says fires from {number(card['threshold'], 1)}"
     lines.append(Text(facts, style=_SOFT))
     return lines
+
+
+def _verdict_line(verdict: Verdict) -> Text:
+    line = Text(verdict["verdict"], style=_VERDICTS.get(verdict["verdict"], _SOFT))
+    return line.append(f"  {verdict['reason']}", style=_PLAIN)
+
+
+def _rates(verdict: Verdict) -> str:
+    claim = f"{verdict['budget']} keys, whose fit claims F1 {number(verdict['claimed'])}"
+    return f"own and control: F1 in heldout, shares of trials elsewhere; {claim}"
+
+
+def _evidence(verdict: Verdict) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("test", header_style=_SOFT, overflow="fold", max_width=24)
+    for name in ("own", "control", "difference", "tried", "failed"):
+        table.add_column(name, justify="right", header_style=_SOFT, no_wrap=True)
+    for row in verdict["evidence"]:
+        between = number(row["difference"])
+        if not np.isnan(row["low"]):
+            between += f" [{number(row['low'])}, {number(row['high'])}]"
+        table.add_row(
+            Text(row["test"]),
+            number(row["own"]),
+            number(row["control"]),
+            between,
+            f"{row['n']:,}",
+            f"{row['failed']:,}",
+        )
+    return table
 
 
 def _keys(card: Card) -> Table:

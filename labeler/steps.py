@@ -13,17 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, RunConfig
 from labeler.errors import OptionError, RunError
 from labeler.inputs import Run
 from labeler.provenance import is_done, key_of, mark_done
-from labeler.store import read_json, write_json, write_parquet
+from labeler.store import read_json, write_json
 from labeler.tokens import Tokens
 
 if TYPE_CHECKING:
-    from labeler.labels import LabelSet
+    from labeler.trial_config import TrialConfig
 
 Say = Callable[[str], None]
 
@@ -100,126 +99,39 @@ def fit(
         fit_run(run, functions, corrections, say)
 
 
-def verify(run: Run, say: Say = lambda line: None) -> None:
-    """Score every label on held-out documents, under each key budget."""
-    import polars as pl
+def verify(run: Run, say: Say = lambda line: None, trials: "TrialConfig | None" = None) -> None:
+    """Score every label on held-out documents, under each key budget.
 
-    from labeler.eval.explained import LEVELS, explained
-    from labeler.eval.heldout import load_heldout_firings, score_heldout
-    from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
-    from labeler.progress import progress_bar
+    With `trials`, try labels on unseen text too, and give each a verdict.
+    """
+    from labeler.score_run import score_labels
 
     with timed(run, "verify"):
-        tokens = run.tokens
-        # Read and looked up once for all hookpoints, if there is anything left to score.
-        tree, nodes = None, None
-        for hookpoint in run.hookpoints:
-            folder = run.out / "verify" / hookpoint
-            key = _labels_key(run, hookpoint)
-            if is_done(folder / "done.json", key):
-                continue
-            labels = LabelSet.load(label_folder(run.out, hookpoint), tree)
-            if tree is None:
-                tree = labels.shared
-                nodes = tree.find(run.tokens.heldout)
-            firings = load_heldout_firings(run.cache, hookpoint, tokens)
-            heldout = tokens.heldout
-            total = heldout.n_ctx * len(ALL_BUDGETS)
-            with progress_bar(f"scoring {hookpoint}", total, quiet=run.quiet) as advance:
-                scored = score_heldout(
-                    labels,
-                    heldout,
-                    firings,
-                    budgets=ALL_BUDGETS,
-                    seed=run.config.seed,
-                    nodes=nodes,
-                    advance=advance,
-                )
-            live = live_latents(labels, firings.count)
-            frames, shares = [], {}
-            for one in scored:
-                frames.append(one.latents.with_columns(pl.lit(str(one.budget)).alias("budget")))
-                f1 = one.latents["f1"].to_numpy()
-                shares[str(one.budget)] = {
-                    str(level): explained(f1, one.resampled, live, labels.labeled, level)
-                    for level in LEVELS
-                }
-            write_parquet(folder / "latents.parquet", pl.concat(frames))
-            facts = {
-                "n_latents": labels.n_latents,
-                "n_live": int(live.sum()),
-                "n_labeled": int((live & labels.labeled).sum()),
-                "explained": shares,
-            }
-            write_json(folder / "explained.json", facts)
-            mark_done(folder / "done.json", key)
-            best = shares["unlimited"]["0.7"]
-            say(
-                f"{hookpoint}: explained@0.7 {best['share']:.3f} "
-                f"[{best['low']:.3f}, {best['high']:.3f}]"
-            )
+        score_labels(run, labels_key, say)
+    if trials is not None:
+        from labeler.trial_run import try_labels
+
+        with timed(run, "verdicts"):
+            try_labels(run, trials, labels_key, say)
 
 
-def live_latents(labels: "LabelSet", heldout: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
-    """Which latents are live (design.md, section 2), bool [n_latents]."""
-    from labeler.fitted import MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
+def rewrite(
+    run: Run,
+    tokens: int = 65_536,
+    say: Say = lambda line: None,
+    curves_tokens: int = 0,
+) -> None:
+    """Run the labels in the layers and measure cross-entropy, one layer at a time and all.
 
-    enough = labels.latents["n_fit"].to_numpy() >= MIN_FIT_FIRINGS
-    return enough & (heldout >= MIN_HELDOUT_FIRINGS)
-
-
-def rewrite(run: Run, tokens: int = 65_536, say: Say = lambda line: None) -> None:
-    """Run the labels in the layers and measure cross-entropy, one layer at a time and all."""
-    from labeler.eval.rewrite import BASE, cross_entropies, variants
-    from labeler.labels import ALL_BUDGETS, LabelSet, label_folder
-    from labeler.progress import progress_bar
+    Curves over the share of latents that run on labels are measured on about `curves_tokens`
+    held-out tokens; not at all where that is 0.
+    """
+    from labeler.rewrite_run import rewrite_run
 
     with timed(run, "rewrite"):
         heldout = first_positions(run.tokens.heldout, tokens)
-        sets: list[tuple[str, ...]] = [(name,) for name in run.hookpoints]
-        if len(run.hookpoints) > 1:
-            sets.append(run.hookpoints)
-        labels: dict[str, LabelSet] = {}
-        base, tree = None, None
-        for chosen in sets:
-            name = chosen[0] if len(chosen) == 1 else "all_layers"
-            path = run.out / "rewrite" / f"{name}.json"
-            keys = [_labels_key(run, hookpoint) for hookpoint in chosen]
-            key = key_of(labels=keys, tokens=heldout.fingerprint)
-            if is_done(path, key):
-                continue
-            for hookpoint in chosen:
-                if hookpoint not in labels:
-                    labels[hookpoint] = LabelSet.load(label_folder(run.out, hookpoint), tree)
-                    tree = labels[hookpoint].shared
-            wanted = variants(chosen, labels, ALL_BUDGETS, run.config.seed)
-            total = heldout.n_ctx * (len(wanted) + (base is None))
-            with progress_bar(f"rewriting {name}", total, quiet=run.quiet) as advance:
-                if base is None:
-                    base = cross_entropies(run.model, {}, {}, heldout, [BASE], advance=advance)
-                coders = {hookpoint: run.coders[hookpoint] for hookpoint in chosen}
-                mine = {hookpoint: labels[hookpoint] for hookpoint in chosen}
-                found = cross_entropies(
-                    run.model, coders, mine, heldout, wanted, ALL_BUDGETS, advance
-                )
-            found = base.join(found)
-            recovered = {}
-            for budget in ALL_BUDGETS:
-                low, high = found.recovered_interval(f"labels_{budget}", run.config.seed)
-                value = found.recovered(f"labels_{budget}")
-                recovered[str(budget)] = {"value": value, "low": low, "high": high}
-            mark_done(
-                path,
-                key,
-                labels=keys,
-                hookpoints=list(chosen),
-                n_tokens=int(found.n.sum()),
-                n_documents=len(found.n),
-                ce=found.mean(),
-                recovered=recovered,
-                shuffled=found.recovered("shuffled"),
-            )
-            say(f"{name}: recovered {recovered['unlimited']['value']:.3f}")
+        keys = {hookpoint: labels_key(run, hookpoint) for hookpoint in run.hookpoints}
+        rewrite_run(run, heldout, keys, curves_tokens, say)
 
 
 def first_positions(heldout: Tokens, wanted: int) -> Tokens:
@@ -252,12 +164,18 @@ def _refuse_stale(run: Run) -> None:
     RunError
         If labels were fitted again after `verify` or `rewrite`; names the step to run.
     """
-    keys = {hookpoint: _labels_key(run, hookpoint) for hookpoint in run.hookpoints}
+    keys = {hookpoint: labels_key(run, hookpoint) for hookpoint in run.hookpoints}
     for hookpoint, key in keys.items():
         if not is_done(run.out / "verify" / hookpoint / "done.json", key):
             raise RunError(
                 f"{hookpoint} has no held-out scores of its present labels; run `labeler verify "
                 f"--out {run.out}` first"
+            )
+        tried = run.out / "verify" / hookpoint / "tests.json"
+        if tried.exists() and read_json(tried, RunError, f"delete {tried}").get("labels") != key:
+            raise RunError(
+                f"{tried} has verdicts on other labels than the present ones; run `labeler verify "
+                f"--all --out {run.out}` again, or delete it"
             )
     sets = [(hookpoint,) for hookpoint in keys] + ([tuple(keys)] if len(keys) > 1 else [])
     for chosen in sets:
@@ -277,12 +195,14 @@ def run_all(
     rewrite_tokens: int,
     say: Say = lambda line: None,
     corrections: Sequence[str] = CORRECTIONS,
+    trials: "TrialConfig | None" = None,
+    curves_tokens: int = 0,
 ) -> None:
     """Every step in order."""
     cache(run, say)
     fit(run, functions, say, corrections)
-    verify(run, say)
-    rewrite(run, rewrite_tokens, say)
+    verify(run, say, trials)
+    rewrite(run, rewrite_tokens, say, curves_tokens)
     report(run, say)
 
 
@@ -292,7 +212,8 @@ def start(out: Path, config: RunConfig, *, quiet: bool = False) -> Run:
     return Run(out, config, quiet=quiet)
 
 
-def _labels_key(run: Run, hookpoint: str) -> str:
+def labels_key(run: Run, hookpoint: str) -> str:
+    """What the labels of a hookpoint and the text they are scored on were made from, as a hash."""
     from labeler.labels import label_folder
 
     marker = label_folder(run.out, hookpoint) / "done.json"

@@ -14,7 +14,8 @@ from labeler.store import read_json, write_json
 
 FORMAT = 1
 
-_CE = ("base", "zero", "mean", "skip", "coder")
+_FURTHER = ("standard", "ablation", "seed_protocol")
+"""Figures of `verify --all` that are passed on as they are."""
 
 
 def write_summary(run: Run) -> dict[str, Any]:
@@ -57,10 +58,32 @@ def read_rewrite(out: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def read_curves(out: Path, name: str) -> dict[str, Any] | None:
+    """What `rewrite` measured by share of latents replaced; None where it was not asked to."""
+    path = out / "rewrite" / f"{name}-curves.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(
+        path, RunError, f"delete {path} and run `labeler rewrite` again"
+    )
+    return found
+
+
 def read_explained(out: Path, hookpoint: str) -> dict[str, Any]:
     """What `verify` counted for a hookpoint."""
     found: dict[str, Any] = read_json(
         out / "verify" / hookpoint / "explained.json", RunError, "run `labeler verify` first"
+    )
+    return found
+
+
+def read_tests(out: Path, hookpoint: str) -> dict[str, Any] | None:
+    """What `verify --all` counted for a hookpoint; None before it was run."""
+    path = out / "verify" / hookpoint / "tests.json"
+    if not path.exists():
+        return None
+    found: dict[str, Any] = read_json(
+        path, RunError, f"delete {path} and run `labeler verify --all` again"
     )
     return found
 
@@ -107,13 +130,34 @@ def _hookpoint(run: Run, name: str) -> dict[str, Any]:
         "function_types": dict(sorted(kinds.value_counts().iter_rows())),
         "triage": read_triage(run.out, name),
         **_rewritten(rewritten, shares),
+        **_tried(read_tests(run.out, name)),
+    }
+
+
+def _tried(found: dict[str, Any] | None) -> dict[str, Any]:
+    """Verdicts and means of tests; nothing before `verify --all`."""
+    if found is None:
+        return {}
+    tests = {
+        name: {
+            **{key: one[key] for key in ("n_labels", "n", "failed", "own", "control")},
+            "difference": one["difference"],
+            "interval": [one["low"], one["high"]],
+        }
+        for name, one in found["tests"].items()
+    }
+    further = {name: found[name] for name in _FURTHER if name in found}
+    return {
+        "verdicts": found["verdicts"],
+        "n_tested": found["n_tested"],
+        "tests": tests,
+        **further,
     }
 
 
 def _rewritten(found: dict[str, Any], shares: dict[str, Any] | None = None) -> dict[str, Any]:
-    ce = {name: found["ce"][name] for name in _CE}
+    ce = {name: value for name, value in found["ce"].items() if not name.startswith("labels_")}
     ce["labels"] = found["ce"]["labels_unlimited"]
-    ce["shuffled"] = found["ce"]["shuffled"]
     best = found["recovered"]["unlimited"]
     by_budget = {}
     for budget in map(str, ALL_BUDGETS):

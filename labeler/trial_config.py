@@ -7,6 +7,9 @@ from typing import Any
 from labeler.errors import OptionError
 from labeler.labels import ALL_BUDGETS, READABLE, Budget
 
+_PACE = ("llm_timeout", "llm_concurrency")
+"""What changes how long it takes and nothing else."""
+
 
 @dataclass(frozen=True)
 class TrialConfig:
@@ -26,6 +29,10 @@ class TrialConfig:
     """Address of an OpenAI-compatible endpoint, as a further generator."""
     llm_model: str | None = None
     """Model to ask there; the only one it lists where None."""
+    llm_timeout: float = 60.0
+    """Seconds that one try of a request may take."""
+    llm_concurrency: int = 8
+    """Requests under way at a time."""
     ablated: int = 64
     """Labels of each hookpoint compared token by token (ablated text)."""
     seed_protocol: bool = False
@@ -47,5 +54,6 @@ class TrialConfig:
             raise OptionError("--llm-model needs --llm-base-url: the endpoint that serves it")
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object."""
-        return dataclasses.asdict(self)
+        """What results depend on, as a JSON object."""
+        found = dataclasses.asdict(self)
+        return {name: value for name, value in found.items() if name not in _PACE}

@@ -16,11 +16,13 @@ from labeler.config import RunConfig
 from labeler.errors import OptionError, RunError
 from labeler.inputs import Run
 from labeler.labels import LabelSet, label_folder
+from labeler.trial_config import TrialConfig
 
 pytestmark = pytest.mark.slow
 
 FUNCTIONS = ["bigram", "previous_token", "topic"]
 CORRECTIONS = ["unigram+topic"]
+TRIALS = TrialConfig(latents=12, trials=6, texts=3, ablated=3, generators=("subject", "edit"))
 
 
 def make_config(model_folder: Path, coder_folder: Path, text_folder: Path) -> RunConfig:
@@ -35,7 +37,7 @@ def make_config(model_folder: Path, coder_folder: Path, text_folder: Path) -> Ru
 
 
 def everything(run: Run) -> None:
-    steps.run_all(run, FUNCTIONS, 1000, corrections=CORRECTIONS)
+    steps.run_all(run, FUNCTIONS, 1000, corrections=CORRECTIONS, trials=TRIALS, curves_tokens=200)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_summary_has_the_documented_fields_and_no_others_missing(run: Run) -> No
         assert entry["recovered"] == entry["by_budget"]["unlimited"]["recovered"]
         assert entry["explained"] == entry["by_budget"]["unlimited"]["explained"]
         assert sum(entry["function_types"].values()) == entry["n_labeled"]
-    assert set(summary["timing_s"]) == {"cache", "fit", "verify", "rewrite", "report"}
+    assert set(summary["timing_s"]) == {"cache", "fit", "verify", "verdicts", "rewrite", "report"}
     assert {"ce", "recovered"} <= set(summary["all_layers"])
 
 
@@ -138,7 +140,8 @@ def test_a_second_run_does_nothing_again(copy: Run, monkeypatch: pytest.MonkeyPa
         raise AssertionError("done again")
 
     monkeypatch.setattr("labeler.fit_run.fit_hookpoint", fail)
-    monkeypatch.setattr("labeler.eval.heldout.score_heldout", fail)
+    monkeypatch.setattr("labeler.score_run.score_heldout", fail)
+    monkeypatch.setattr("labeler.trial_run.Scene.make", fail)
     monkeypatch.setattr("labeler.eval.rewrite.cross_entropies", fail)
     monkeypatch.setattr("labeler.windows.tokenize_corpus", fail)
     before = summary_of(copy)
@@ -178,7 +181,9 @@ def test_fitting_with_other_corrections_or_functions_fits_again(copy: Run) -> No
 INTERRUPTED = {
     "cache": "labeler.cache.write_shard",
     "fit": "labeler.fit_run.write_tables",
-    "verify": "labeler.eval.heldout.score_heldout",
+    "verify": "labeler.score_run.score_heldout",
+    "verdicts": "labeler.trial_run.necessity",
+    "texts": "labeler.trial_run.replies",
     "rewrite": "labeler.eval.rewrite.cross_entropies",
     "report": "labeler.report.page.write_report",
 }

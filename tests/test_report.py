@@ -17,7 +17,7 @@ from labeler.errors import RunError
 from labeler.inputs import Run
 from labeler.labels import LabelSet, label_folder
 from labeler.report.cards import read_scores
-from labeler.report.charts import f1_panel, rewrite_chart, stacked_bars
+from labeler.report.charts import f1_panel, rewrite_chart, stacked_bars, tones_of
 from labeler.report.choose import Choice, choose
 from labeler.report.content import report_content
 from labeler.report.contexts import N_BINS, Responses, Sample, excerpts
@@ -28,7 +28,9 @@ VOID = {"meta", "br", "input"}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tiny.tiny_run(tmp_path_factory.mktemp("report"))
+    run = tiny.tiny_run(tmp_path_factory.mktemp("report"))
+    tiny.try_out(run)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,11 @@ def test_rows_are_the_files_figures(run: Run, content: dict[str, Any]) -> None:
         assert row["explained"][budget] == counted["explained"][budget]["0.7"]
     assert row["explained"]["100"]["share"] == pytest.approx(4 / 5)
     assert row["recovered"] == tiny.RECOVERED
-    assert row["ce"] == tiny.CE
+    cells = {one["name"]: one["cells"][0] for one in content["stand_ins"]}
+    assert cells == {
+        name.replace("_", " "): {"ce": ce, "recovered": tiny.BY_VARIANT[name]}
+        for name, ce in tiny.CE.items()
+    }
     assert (whole["n_latents"], whole["n_live"]) == (14, 10)
     shares = [one["explained"]["100"]["share"] for one in content["rows"][:2]]
     assert whole["explained"]["100"]["share"] == pytest.approx(sum(shares) / 2)
@@ -272,6 +278,21 @@ def test_choose_takes_best_median_worst_and_unlabeled() -> None:
     assert len(choose(labels, scores, most=4, seed=0)) == 4
 
 
+def test_choose_takes_a_refuted_and_a_weak_one() -> None:
+    n = 101
+    labels, scores = frames(["labeled"] * n, [1 - index / n for index in range(n)])
+    kinds = ["verified"] * n
+    kinds[40], kinds[60], kinds[61] = "refuted", "weak", "weak"
+    verdicts = pl.DataFrame({"latent": list(range(n)), "verdict": kinds})
+    for most in (4, 15):
+        why = {one.latent: one.why for one in choose(labels, scores, most, 0, verdicts)}
+        assert why[40] == "refuted, drawn at random"
+        assert [why.get(60), why.get(61)].count("weak, drawn at random") == 1
+        assert (why[0], why[50], len(why) <= most) == ("best F1", "median F1", True)
+    same = verdicts.with_columns(pl.lit("verified").alias("verdict"))
+    assert choose(labels, scores, 15, 0, same) == choose(labels, scores, 15, 0)
+
+
 def test_choose_from_nothing_labeled() -> None:
     labels, scores = frames(["too_rare"] * 2, [0.0, 0.0])
     assert [choice.why for choice in choose(labels, scores, most=15, seed=0)] == ["too rare"]
@@ -297,7 +318,7 @@ def test_one_excerpt_from_each_bin(run: Run) -> None:
 
 
 def test_charts_by_hand() -> None:
-    bars = stacked_bars({"h": {"unigram": 3, "abstained": 1}}, ["unigram"])
+    bars = stacked_bars({"h": {"unigram": 3, "abstained": 1}}, tones_of(["unigram"]))
     assert [(bar["start"], bar["width"], bar["tone"]) for bar in bars["h"]] == [
         (0.0, 75.0, "t0"),
         (75.0, 25.0, "abstained"),

@@ -18,7 +18,9 @@ LAYER = tiny.HOOKPOINTS[0]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tiny.tiny_run(tmp_path_factory.mktemp("show"))
+    run = tiny.tiny_run(tmp_path_factory.mktemp("show"))
+    tiny.try_out(run)
+    return run
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,34 @@ def test_fits_80_columns_without_escapes(run: Run, capsys: pytest.CaptureFixture
         assert "\x1b" not in text
         assert "\u202e" not in text
         assert max(cell_len(line) for line in text.splitlines()) <= 80
+
+
+def test_shows_verdict_and_evidence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(run.out, tiny.BREAK, capsys)
+    assert "refuted  F1 0.30 [0.25, 0.35] on held-out text, where its fit claims 0.90" in text
+    assert "100 keys, whose fit claims F1 0.90" in " ".join(text.split())
+    rows = [line.split() for line in text.splitlines()]
+    assert ["test", "own", "control", "difference", "tried", "failed"] in rows
+    assert ["heldout", "0.30", "0.05", "0.25", "[0.20,", "0.30]", "80", "0"] in rows
+    assert any(row[:3] == ["necessity", "0.00", "0.08"] and row[-2:] == ["12", "2"] for row in rows)
+    # Without a partner there is no control.
+    rows = [line.split() for line in shown(run.out, tiny.LOOSE, capsys).splitlines()]
+    assert ["heldout", "0.90", "–", "–", "3", "0"] in rows
+    text = " ".join(shown(run.out, tiny.PAIR, capsys, tiny.HOOKPOINTS[1]).split())
+    assert "not tried not among the 2 labels of this layer drawn for the tests" in text
+    assert "necessity" not in text
+    assert "verdict" not in shown(run.out, tiny.NOISE, capsys)
+
+
+def test_says_how_to_get_a_verdict(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run.out, tmp_path / "run")
+    (tmp_path / "run" / "verify" / LAYER / "tests.json").unlink()
+    text = " ".join(shown(tmp_path / "run", tiny.TOKEN, capsys).split())
+    assert "no verdict: run `labeler verify" in text
+    assert "sufficiency" not in text
+    assert "no verdict" not in shown(tmp_path / "run", tiny.NOISE, capsys)
 
 
 def test_colours_in_a_terminal(

@@ -2,16 +2,24 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import polars as pl
 from synthetic import Acts, make_tokens
 
 from labeler import steps
 from labeler.config import RunConfig
+from labeler.eval.against import TEST as HELDOUT
+from labeler.eval.prove import pooled
+from labeler.eval.trials import Trials
+from labeler.eval.verdict import count_verdicts, judge
 from labeler.inputs import Run
 from labeler.manifest import HookpointEntry, Manifest
 from labeler.provenance import mark_done
 from labeler.shards import plan_shards, write_shard
+from labeler.store import write_parquet
 from labeler.tokens import Tokens
 from labeler.windows import save_tokens
 
@@ -41,12 +49,27 @@ CE = {
     "labels_100": 3.1,
     "labels_unlimited": 2.6,
     "shuffled": 4.6,
+    "unigram": 3.9,
+    "random": 4.4,
+    "oracle_support": 2.4,
+    "oracle_value": 2.3,
+}
+BY_VARIANT = {
+    name: {"value": (4.1 - ce) / 2, "low": (4.1 - ce) / 2 - 0.05, "high": (4.1 - ce) / 2 + 0.05}
+    for name, ce in CE.items()
 }
 RECOVERED = {
     "16": {"value": 0.25, "low": 0.2, "high": 0.3},
     "100": {"value": 0.5, "low": 0.45, "high": 0.55},
     "unlimited": {"value": 0.75, "low": 0.7, "high": 0.8},
 }
+
+
+ENDPOINT = f"unseen:endpoint:{HOSTILE}{ESCAPE}"
+"""A test named by a server that lies about its model."""
+
+COSTS = {TOKEN: 0.0021, BREAK: 0.0047, PAIR: -0.0003, NOISE: 0.9, LOOSE: 0.0009}
+"""What each label costs; that of the one without a label is nobody's."""
 
 
 def tiny_tokens() -> Tokens:
@@ -116,5 +139,111 @@ def tiny_run(out: Path, *, verified: bool = True) -> Run:
                 ce=CE,
                 recovered=RECOVERED,
                 shuffled=-0.25,
+                recovered_by_variant=BY_VARIANT,
             )
     return run
+
+
+def try_out(run: Run) -> None:
+    """Add what `labeler verify --all` and `labeler rewrite` with curves leave: invented trials.
+
+    Of the first layer every label is tried, one for each verdict; of the second the first two.
+    """
+    for name, latents in zip(
+        HOOKPOINTS, ((TOKEN, BREAK, PAIR, LOOSE), (TOKEN, BREAK)), strict=True
+    ):
+        evidence = tiny_evidence(np.array(latents))
+        claimed = np.full(N_LATENTS, 0.9)
+        verdicts = judge(evidence, claimed, np.array(latents))
+        folder = run.out / "verify" / name
+        write_parquet(folder / "evidence.parquet", evidence)
+        write_parquet(folder / "verdicts.parquet", verdicts)
+        mark_done(
+            folder / "tests.json",
+            "made up",
+            budget=100,
+            n_tested=len(latents),
+            n_labeled=4,
+            verdicts=count_verdicts(verdicts),
+            tests=pooled(evidence),
+            standard={"detection": SCORE, "f1": {**SCORE, "own": 0.625}},
+        )
+        costs = {"latent": list(COSTS), "dce": list(COSTS.values()), "exact": [True, *4 * [False]]}
+        write_parquet(
+            run.out / "rewrite" / f"{name}-latents.parquet",
+            pl.DataFrame(costs, schema_overrides={"latent": pl.Int32}),
+        )
+    for name in (*HOOKPOINTS, "all_layers"):
+        mark_done(
+            run.out / "rewrite" / f"{name}-curves.json",
+            "made up",
+            curves=[
+                curve("score", "none"),
+                curve("random", "none"),
+                curve("score", "topk", 0.03),
+                {**curve("score", "none", 0.2), "budget": "unlimited"},
+            ],
+            paper_2501_18838={"curves": [curve("score", "quantile+topk")]},
+        )
+
+
+SCORE = {
+    "n_latents": 4,
+    "own": 0.875,
+    "own_low": 0.8,
+    "own_high": 0.95,
+    "control": 0.5,
+    "difference": 0.375,
+    "low": 0.25,
+    "high": 0.5,
+}
+
+
+def curve(ranking: str, transform: str, more: float = 0.0) -> dict[str, Any]:
+    """A curve as `labeler rewrite` writes it."""
+    shift = 0.01 * len(ranking + transform)
+    points = [
+        {
+            "fraction": fraction,
+            "n_latents": max(1, round(7 * fraction)),
+            "ce": 2.1 + fraction,
+            "recovered": 1 - fraction / 2 - shift + more,
+            "low": 0.9 - fraction / 2 - shift,
+            "high": 1.05 - fraction / 2 - shift,
+        }
+        for fraction in (0.01, 0.1, 1.0)
+    ]
+    return {"ranking": ranking, "budget": 100, "transform": transform, "points": points}
+
+
+def tiny_evidence(latents: npt.NDArray[np.integer]) -> pl.DataFrame:
+    """Made-up evidence: the first is good at everything, the second at nothing, and so on."""
+    f1 = {TOKEN: 0.95, BREAK: 0.3, PAIR: 0.65, LOOSE: 0.9}
+    n = {TOKEN: 120, BREAK: 80, PAIR: 60, LOOSE: 3}
+    hits = {TOKEN: 12, BREAK: 0, PAIR: 7, LOOSE: 6}
+    own = np.array([f1[latent] for latent in latents])
+    heldout = pl.DataFrame(
+        {
+            "latent": latents.astype(np.int32),
+            "test": [HELDOUT] * len(latents),
+            "n": [n[latent] for latent in latents],
+            "own": own,
+            "own_low": own - 0.05,
+            "own_high": own + 0.05,
+            # The last has no partner.
+            "control": [0.05] * (len(latents) - 1) + [float("nan")],
+            "difference": [*(own[:-1] - 0.05), float("nan")],
+            "low": [*(own[:-1] - 0.1), float("nan")],
+            "high": [*own[:-1], float("nan")],
+            "failed": [0] * len(latents),
+        }
+    )
+    parts = [heldout]
+    failed = np.zeros(N_LATENTS, dtype=np.int64)
+    failed[BREAK] = 2
+    for test in ("sufficiency", "necessity", "unseen:subject", ENDPOINT):
+        tried = np.repeat(latents, 12).astype(np.int32)
+        hit = np.concatenate([np.arange(12) < hits[latent] for latent in latents])
+        control = np.tile(np.arange(12) < 1, len(latents))
+        parts.append(Trials(test, tried, hit, control, failed).tally())
+    return pl.concat(parts)

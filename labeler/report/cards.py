@@ -12,6 +12,7 @@ from labeler.eval.firings import TextFirings
 from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.labels import READABLE, LabelSet
 from labeler.report.contexts import Excerpt, Sample, excerpts, respond
+from labeler.report.evidence import Tried, Verdict
 from labeler.report.glyphs import Segment, segments
 from labeler.text import formula
 
@@ -75,6 +76,8 @@ class Card(TypedDict):
     weights: list[Segment]
     """What the weights alone say; empty where they could not be read."""
     scores: Scores | None
+    verdict: Verdict | None
+    """None without a label, or before `labeler verify --all`."""
     n_documents: int
     n_fit: int
     bits: float
@@ -114,6 +117,7 @@ def make_cards(
     n_documents: int,
     text: tuple[Sample, TextFirings] | None,
     seed: int,
+    tried: Tried | None = None,
 ) -> list[Card]:
     """Cards of some latents of a hookpoint, in the order given.
 
@@ -128,6 +132,8 @@ def make_cards(
     text : (Sample, TextFirings) or None
         Where excerpts come from; None for cards without any.
     seed : int
+    tried : Tried, optional
+        From `read_tried`; None for cards without verdicts.
     """
     ordered = sorted(set(latents))
     short = labels.entries.filter(
@@ -148,6 +154,7 @@ def make_cards(
             n_documents,
             short.filter(pl.col("latent") == latent),
             shown.get(latent, []),
+            None if tried is None or not labels.labeled[latent] else tried.of(latent),
         )
         for latent in latents
     ]
@@ -160,6 +167,7 @@ def _card(
     n_documents: int,
     entries: pl.DataFrame,
     shown: list[Excerpt],
+    verdict: Verdict | None,
 ) -> Card:
     labeled = row["status"] == "labeled"
     threshold = float(row[f"threshold_{READABLE}"]) if labeled else np.inf
@@ -175,6 +183,7 @@ def _card(
         weights=segments(row.get("weights") or "") if row["status"] != "too_rare" else [],
         # Without a label the predictions are the mean, and their scores say nothing.
         scores=_scores(scored) if scored is not None and labeled else None,
+        verdict=verdict,
         n_documents=n_documents,
         n_fit=row["n_fit"],
         bits=row["bits"],

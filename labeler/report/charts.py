@@ -29,30 +29,37 @@ class Bar(TypedDict):
 
 
 def stacked_bars(
-    counts: Mapping[str, Mapping[str, int]], types: Sequence[str]
+    counts: Mapping[str, Mapping[str, int]], tones: Mapping[str, str]
 ) -> dict[str, list[Bar]]:
-    """Latents of each hookpoint by what explains them.
+    """Latents of each hookpoint by a name given to them.
 
     Parameters
     ----------
     counts : mapping of hookpoint to mapping of name to int
-        Names are function types, "abstained" and "too rare".
-    types : sequence of str
-        Function types in the order of their colours.
+    tones : mapping of name to str
+        CSS class of each name, in the order of the segments.
     """
-    names = [*types, "abstained", "too rare"]
     bars: dict[str, list[Bar]] = {}
     for hookpoint, found in counts.items():
         total, start = max(sum(found.values()), 1), 0.0
         bars[hookpoint] = []
-        for name in names:
+        for name, css in tones.items():
             if count := found.get(name, 0):
                 width = 100 * count / total
                 bars[hookpoint].append(
-                    Bar(name=name, tone=tone(name, types), count=count, start=start, width=width)
+                    Bar(name=name, tone=css, count=count, start=start, width=width)
                 )
                 start += width
     return bars
+
+
+def tones_of(types: Sequence[str]) -> dict[str, str]:
+    """CSS classes of function types and of latents without one, in the order of a bar.
+
+    >>> tones_of(["unigram", "topic"])
+    {'unigram': 't0', 'topic': 't1', 'abstained': 'abstained', 'too rare': 'too-rare'}
+    """
+    return {name: tone(name, types) for name in (*types, "abstained", "too rare")}
 
 
 def tone(name: str, types: Sequence[str]) -> str:
@@ -63,7 +70,7 @@ def tone(name: str, types: Sequence[str]) -> str:
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """A linear map from values to pixels."""
 
     low: float
@@ -72,6 +79,7 @@ class _Scale:
     end: float
 
     def __call__(self, value: float) -> float:
+        """Pixels of a value, those beyond the bounds at the bound."""
         share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
         return round(self.begin + share * (self.end - self.begin), 1)
 
@@ -122,7 +130,7 @@ def rewrite_chart(series: Mapping[str, Recovered], whole: str) -> dict[str, Any]
     every = [one[name] for found in series.values() for one in found.values() for name in one]
     low = max(min([0.0, *every]), _LOWEST)
     high = min(max([1.0, *every]), _HIGHEST)
-    y = _Scale(low - 0.03, high + 0.03, height - bottom, top)
+    y = Scale(low - 0.03, high + 0.03, height - bottom, top)
     step = (width - left - right - 60) / (len(BUDGETS) - 1)
     at = {budget: round(left + 30 + number * step, 1) for number, budget in enumerate(BUDGETS)}
     n_layers = sum(name != whole for name in series)
@@ -162,7 +170,7 @@ def rewrite_chart(series: Mapping[str, Recovered], whole: str) -> dict[str, Any]
     }
 
 
-def _point(budget: str, one: Mapping[str, float], x: float, y: "_Scale") -> Point:
+def _point(budget: str, one: Mapping[str, float], x: float, y: Scale) -> Point:
     return Point(
         budget=budget,
         x=round(x, 1),
@@ -207,8 +215,8 @@ def f1_panel(f1: Mapping[str, Doubles], n_live: int, level: float) -> dict[str, 
         The F1 that is marked.
     """
     width, height, left, right, top, bottom = 250, 180, 38, 10, 10, 34
-    x = _Scale(0, 1, left, width - right)
-    y = _Scale(0, 1, height - bottom, top)
+    x = Scale(0, 1, left, width - right)
+    y = Scale(0, 1, height - bottom, top)
     grid = np.linspace(0, 1, 101)
     lines = []
     for number, (budget, values) in enumerate(f1.items()):

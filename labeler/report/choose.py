@@ -33,7 +33,17 @@ def cards_per_hookpoint(n_hookpoints: int) -> int:
     return min(max(PAGE_CARDS // max(n_hookpoints, 1), LEAST), MOST)
 
 
-def choose(latents: pl.DataFrame, scores: pl.DataFrame, most: int, seed: int) -> list[Choice]:
+SOUGHT = ("refuted", "weak")
+"""Verdicts that no page may be without, if there are any."""
+
+
+def choose(
+    latents: pl.DataFrame,
+    scores: pl.DataFrame,
+    most: int,
+    seed: int,
+    verdicts: pl.DataFrame | None = None,
+) -> list[Choice]:
     """Choose latents of a hookpoint: labeled ones by held-out F1, then unlabeled ones.
 
     Parameters
@@ -44,6 +54,8 @@ def choose(latents: pl.DataFrame, scores: pl.DataFrame, most: int, seed: int) ->
         Cards wanted; what comes late in the rules below is dropped first.
     seed : int
         Of the random choices.
+    verdicts : polars.DataFrame, optional
+        A row per latent that was tried: one of each kind of SOUGHT is among the first chosen.
 
     Returns
     -------
@@ -67,6 +79,7 @@ def choose(latents: pl.DataFrame, scores: pl.DataFrame, most: int, seed: int) ->
     typical = _typical(ranked)
     rules = [
         *_some(by_f1[:1], "best F1"),
+        *_sought(verdicts, rng),
         *_some(by_f1[middle : middle + 1], "median F1"),
         *_some(by_f1[-1:], "worst F1"),
         *_some(_draw(abstained, 1, rng), "abstained"),
@@ -98,6 +111,20 @@ def _typical(ranked: pl.DataFrame) -> list[Choice]:
         mine = ranked.filter(pl.col("function_type") == kind)["latent"].to_list()
         out.append(Choice(mine[len(mine) // 2], f"median {kind}"))
     return out
+
+
+def _sought(verdicts: pl.DataFrame | None, rng: np.random.Generator) -> list[Choice]:
+    """A label of each verdict that must not be missing, drawn at random."""
+    if verdicts is None:
+        return []
+    return [
+        choice
+        for name in SOUGHT
+        for choice in _some(
+            _draw(verdicts.filter(pl.col("verdict") == name)["latent"].to_list(), 1, rng),
+            f"{name}, drawn at random",
+        )
+    ]
 
 
 def _some(latents: list[int], why: str) -> list[Choice]:

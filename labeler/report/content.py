@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from labeler import __version__
-from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, FAMILIES, RunConfig
+from labeler.config import FAMILIES
 from labeler.errors import RunError
 from labeler.eval.heldout import load_heldout_firings
 from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.labels import READABLE, LabelSet, label_folder
 from labeler.report.cards import Card, make_cards, read_scores
-from labeler.report.charts import BUDGETS, f1_panel, rewrite_chart, stacked_bars, tone
+from labeler.report.charts import BUDGETS, f1_panel, rewrite_chart, stacked_bars, tone, tones_of
 from labeler.report.choose import cards_per_hookpoint, choose
 from labeler.report.contexts import Sample
+from labeler.report.evidence import read_tried
+from labeler.report.origin import commands, facts, hashes, short
+from labeler.report.rewriting import dearest, dearest_of_all, fraction_charts, stand_ins
 from labeler.report.unlabeled import (
     Example,
     pick_examples,
@@ -26,8 +28,8 @@ from labeler.report.unlabeled import (
     triage_section,
     types_section,
 )
-from labeler.store import looks_local
-from labeler.summary import read_explained, read_rewrite
+from labeler.report.verdicts import verdicts_section
+from labeler.summary import read_curves, read_explained, read_rewrite
 
 LEVEL = 0.7
 """The F1 of the headline, explained@0.7."""
@@ -37,9 +39,6 @@ OTHER_TYPES = "other types"
 
 WHOLE = "all layers"
 """Name of the row and the line of every layer at once."""
-
-_CE = ("base", "coder", *(f"labels_{budget}" for budget in BUDGETS), "mean", "skip", "zero")
-CE_COLUMNS = (*_CE, "shuffled")
 
 
 def report_content(run: Run) -> dict[str, Any]:
@@ -76,14 +75,24 @@ def report_content(run: Run) -> dict[str, Any]:
     if whole:
         series[WHOLE] = whole["recovered"]
     return {
-        "title": _short(run.config.model),
-        "facts": _facts(run, n_documents),
-        "hashes": _hashes(run, any_labels),
+        "title": short(run.config.model),
+        "facts": facts(run, n_documents),
+        "hashes": hashes(run, any_labels),
         "budgets": list(BUDGETS),
         "readable": READABLE,
         "level": LEVEL,
         "rows": [_row(layer) for layer in layers] + ([_whole_row(layers, whole)] if whole else []),
-        "ce_columns": list(CE_COLUMNS),
+        "verdicts": verdicts_section({layer["name"]: layer["tried"] for layer in layers}),
+        "stand_ins": stand_ins(
+            [layer["rewritten"] for layer in layers] + ([whole] if whole else [])
+        ),
+        "fractions": fraction_charts(
+            {one: read_curves(run.out, name) for one, name in _measured(names, whole)}
+        ),
+        "dearest": dearest_of_all([layer["dearest"] for layer in layers]),
+        "shown": {
+            f"{layer['name']}-{one['card']['latent']}" for layer in layers for one in layer["cards"]
+        },
         "rewrite": {
             "n_tokens": (whole or layers[0]["rewritten"])["n_tokens"],
             "n_documents": (whole or layers[0]["rewritten"])["n_documents"],
@@ -98,7 +107,7 @@ def report_content(run: Run) -> dict[str, Any]:
             for name in [*families, "abstained", "too rare"]
             if any(found.get(name) for found in by_family.values())
         ],
-        "bars": stacked_bars(by_family, families),
+        "bars": stacked_bars(by_family, tones_of(families)),
         "type_tables": types_section(run),
         "curve": rewrite_chart(series, WHOLE),
         "triage": triage_section(
@@ -117,7 +126,13 @@ def report_content(run: Run) -> dict[str, Any]:
             "n_documents": n_documents,
         },
         "commands": commands(run, any_labels),
+        "verify_command": shlex.join(["labeler", "verify", "--out", str(run.out), "--all"]),
     }
+
+
+def _measured(names: Sequence[str], whole: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """What was rewritten: its name on the page, and that of its files."""
+    return [(name, name) for name in names] + ([(WHOLE, "all_layers")] if whole else [])
 
 
 def _family(name: str) -> str:
@@ -157,7 +172,9 @@ def _layer(
         )
     seed = run.config.seed
     most = cards_per_hookpoint(len(run.hookpoints))
-    choices = choose(labels.latents, scores, most, seed)
+    tried = read_tried(run.out, name)
+    verdicts = tried.verdicts if tried else None
+    choices = choose(labels.latents, scores, most, seed, verdicts)
     firings = load_heldout_firings(run.cache, name, run.tokens)
     mine = [one.latent for one in examples if one.hookpoint == name]
     cards = make_cards(
@@ -167,11 +184,14 @@ def _layer(
         n_documents=n_documents,
         text=(sample, firings),
         seed=seed,
+        tried=tried,
     )
     return {
         "name": name,
         "explained": explained,
         "rewritten": rewritten,
+        "tried": tried,
+        "dearest": dearest(run.out, labels, scores, verdicts),
         "recovered": rewritten["recovered"],
         "counts": _counts(labels.latents),
         "panel": _panel(run.out, name, labels, explained["n_live"]),
@@ -224,7 +244,6 @@ def _row(layer: dict[str, Any]) -> dict[str, Any]:
         "n_abstained": counted["n_live"] - counted["n_labeled"],
         "explained": {budget: counted["explained"][budget][str(LEVEL)] for budget in BUDGETS},
         "recovered": layer["recovered"],
-        "ce": {name: layer["rewritten"]["ce"][name] for name in CE_COLUMNS},
         "recovered_shuffled": layer["rewritten"]["shuffled"],
         "whole": False,
     }
@@ -250,81 +269,6 @@ def _whole_row(layers: list[dict[str, Any]], rewritten: dict[str, Any]) -> dict[
             for budget in BUDGETS
         },
         "recovered": rewritten["recovered"],
-        "ce": {name: rewritten["ce"][name] for name in CE_COLUMNS},
         "recovered_shuffled": rewritten["shuffled"],
         "whole": True,
     }
-
-
-def _facts(run: Run, n_documents: int) -> list[tuple[str, str]]:
-    config, tokens = run.config, run.tokens
-    fit = tokens.fit
-    return [
-        ("model", _short(config.model)),
-        ("coders", f"{_short(config.coder)} ({len(run.hookpoints)})"),
-        ("corpus", _short(config.corpus)),
-        ("fit", f"{fit.n_positions:,} tokens of {len(np.unique(fit.doc)):,} documents"),
-        ("held out", f"{tokens.heldout.n_positions:,} tokens of {n_documents:,} documents"),
-        ("contexts", f"{tokens.ctx_len} tokens"),
-    ]
-
-
-def _hashes(run: Run, labels: LabelSet) -> list[tuple[str, str]]:
-    manifest = labels.manifest
-    coders = [
-        (f"coder {name}", run.cache.manifest.hookpoints[name].coder[:12]) for name in run.hookpoints
-    ]
-    return [
-        ("corpus", str(manifest["corpus"])[:12]),
-        ("model", str(manifest["model"])[:12]),
-        ("tokens", run.tokens.fingerprint[:12]),
-        *coders,
-        ("fitted by", str(manifest["code"])),
-        ("report by", __version__),
-        ("seed", str(run.config.seed)),
-    ]
-
-
-def _short(source: str) -> str:
-    """The last two parts of a path; hub names and the built-in corpus as they are."""
-    return "/".join(Path(source).parts[-2:]) if looks_local(source) else source
-
-
-def commands(run: Run, labels: LabelSet) -> list[str]:
-    """Commands that make this run again, and that look further into it."""
-    config: RunConfig = run.config
-    words = ["labeler", "run", "--model", config.model, "--coder", config.coder]
-    words += ["--corpus", config.corpus]
-    if config.text_column != "text":
-        words += ["--text-column", config.text_column]
-    for column in config.topic_columns:
-        words += ["--topic-column", column]
-    if config.split_column:
-        words += ["--split-column", config.split_column]
-    words += ["--tokens", str(config.tokens), "--heldout-tokens", str(config.heldout_tokens)]
-    words += ["--ctx-len", str(config.ctx_len)]
-    for name in config.hookpoints:
-        words += ["--hookpoint", name]
-    asked = labels.manifest["asked"]
-    if set(asked["functions"]) != set(DEFAULT_FUNCTIONS):
-        words += ["--functions", ",".join(asked["functions"])]
-    if set(asked["corrections"]) != set(CORRECTIONS):
-        words += ["--corrections", ",".join(asked["corrections"]) or "none"]
-    for plugin in run.plugins:
-        words += ["--plugin", str(plugin.path)]
-    words += ["--rewrite-tokens", str(_rewrite_tokens(run)), "--seed", str(config.seed)]
-    out = ["--out", str(run.out)]
-    first = run.hookpoints[0]
-    return [
-        shlex.join(words + out),
-        shlex.join(["labeler", "show", first, "0", *out]),
-        shlex.join(["labeler", "export", first, "0", *out]),
-    ]
-
-
-def _rewrite_tokens(run: Run) -> int:
-    """Positions of the documents that `rewrite` used: asking for as many takes the same ones."""
-    heldout = run.tokens.heldout
-    n = read_rewrite(run.out, run.hookpoints[0])["n_documents"]
-    documents = np.unique(heldout.doc)[:n]
-    return int(heldout.length[np.isin(heldout.doc, documents)].sum())

@@ -15,13 +15,14 @@
   const rank = (card) => (card.dataset.f1 < 0 ? 2 : Number(card.dataset.f1));
 
   function apply() {
-    const { layer, kind, order, text } = form.elements;
+    const { layer, kind, verdict, order, text } = form.elements;
     const wanted = text.value.toLowerCase();
     let shown = 0;
     for (const card of cards) {
       card.hidden =
         (layer.value && card.dataset.layer !== layer.value) ||
         (kind.value && kindOf(card) !== kind.value) ||
+        (verdict?.value && card.dataset.verdict !== verdict.value) ||
         (wanted && !card.textContent.toLowerCase().includes(wanted));
       shown += !card.hidden;
     }

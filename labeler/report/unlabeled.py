@@ -10,7 +10,7 @@ from labeler.analysis import analyse_types, pool, type_shares
 from labeler.fitted import MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.report.cards import Card
-from labeler.report.charts import stacked_bars, tone
+from labeler.report.charts import stacked_bars, tone, tones_of
 from labeler.triage import REASONS, count_reasons, write_triage
 from labeler.triage_facts import WEAK_F1
 
@@ -78,7 +78,7 @@ def triage_section(
         "weak": WEAK_F1,
         "counts": counts,
         "total": total,
-        "bars": stacked_bars(counts, coloured),
+        "bars": stacked_bars(counts, tones_of(coloured)),
         "legend": [
             {"name": name, "tone": tone(name, coloured)}
             for name in [*coloured, _GREY]
