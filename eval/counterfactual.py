@@ -54,7 +54,11 @@ def sufficiency(
     made = written.take(size != 0)
     advance(step)
     firings = fired(scene, made, lambda done: advance(step * done / max(len(made), 1)))
-    control = controls(scene, made.latent)
+
+    def calls(rows: Longs, latent: Longs) -> Bools:
+        return called(scene, Prefixes(latent, made.ids[rows], made.length[rows]))
+
+    control = controls(scene, made.latent, calls)
     kept = np.flatnonzero(control >= 0)
     latent = made.latent[kept]
     wanted = np.zeros(scene.claims.n_latents, dtype=np.int64)
@@ -68,21 +72,38 @@ def sufficiency(
     )
 
 
-def controls(scene: Scene, latent: Longs) -> Longs:
+def controls(scene: Scene, latent: Longs, calls: Callable[[Longs, Longs], Bools]) -> Longs:
     """For each trial the trial of the partner's that is its control, int64 [n]; -1 where none.
 
-    Where nothing could be written for the partner, its own partner stands in, and so on.
+    Where nothing could be made for the partner, its own partner stands in, and so on. Trials that
+    a latent's own label calls are no control of it: there it claims to fire as well.
+
+    Parameters
+    ----------
+    scene : Scene
+    latent : int64 [n]
+        Whose trial each is.
+    calls : callable
+        Which of some trials (int64 [m]) are called by the labels of some latents (int64 [m]).
     """
-    out = np.full(len(latent), -1, dtype=np.int64)
     trials = {int(one): np.flatnonzero(latent == one) for one in np.unique(latent)}
-    for one, mine in trials.items():
+    whose: dict[int, Longs] = {}
+    for one in trials:
         other = int(scene.partner[one])
         for _ in range(len(scene.latents)):
             if other in trials or other < 0:
                 break
             other = int(scene.partner[other])
         if other != one and other in trials:
-            out[mine] = np.resize(trials[other], len(mine))
+            whose[one] = trials[other]
+    nothing = [np.zeros(0, dtype=np.int64)]
+    rows = np.concatenate([*nothing, *whose.values()])
+    of = np.repeat(np.array(list(whose), dtype=np.int64), [len(found) for found in whose.values()])
+    idle = ~calls(rows, of)
+    rows, of = rows[idle], of[idle]
+    out = np.full(len(latent), -1, dtype=np.int64)
+    for one in np.unique(of).tolist():
+        out[trials[one]] = np.resize(rows[of == one], len(trials[one]))
     return out
 
 

@@ -16,9 +16,7 @@ from labeler.errors import ModelError
 from labeler.eval.generate import Kind, Reply, Request
 from labeler.eval.generate_codec import TokenizerCodec
 from labeler.eval.prompts import messages
-from labeler.model import _check_folder as check_folder
-from labeler.model import _fingerprint as weights_fingerprint
-from labeler.model import _quiet as quiet
+from labeler.model import check_folder, quiet, weights_fingerprint
 from labeler.store import hash_file, hash_json, looks_local
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from labeler.arrays import Longs
-from labeler.eval.edit_contexts import SHORT, Prefixes, called, draw
+from labeler.arrays import Bools, Longs
+from labeler.eval.edit_contexts import SHORT, Prefixes, draw, predicted
 from labeler.eval.scene import Scene
 from labeler.keytree import KeyTree
 from labeler.labels import READABLE
@@ -20,6 +20,10 @@ FIRST = max(SUFFIXES)
 
 _ENTRIES = 6
 """Heaviest entries of a label that are tried where no snippet makes it call."""
+
+MOST = 0.7
+"""Share of what the label predicts at the source that it must predict where its key was written.
+With less, some lesser key was written that happens to reach the threshold."""
 
 BY_ENTRY = -1
 """Stands for the length of a snippet where a key was written by its function type."""
@@ -133,7 +137,8 @@ def write_keys(scene: Scene, contexts: Prefixes, source: Longs) -> tuple[Prefixe
         tried = ids[rows]
         for number, edited in enumerate(drafts.values()):
             tried[number, : len(edited)] = edited
-        done = called(scene, Prefixes(contexts.latent[rows], tried, contexts.length[rows]))
+        edited_ones = Prefixes(contexts.latent[rows], tried, contexts.length[rows])
+        done = _says(scene, edited_ones, source[rows])
         ids[rows[done]], size[rows[done]] = tried[done], BY_ENTRY
     return Prefixes(contexts.latent, ids, contexts.length), size
 
@@ -141,9 +146,10 @@ def write_keys(scene: Scene, contexts: Prefixes, source: Longs) -> tuple[Prefixe
 def write_snippets(
     scene: Scene, contexts: Prefixes, source: Longs, also: Prefixes | None = None
 ) -> tuple[npt.NDArray[np.int32], Longs]:
-    """Write the shortest suffix of each source position that makes the label call.
+    """Write the shortest suffix of each source position that makes the label say as much.
 
-    In the contexts of `also` too, where they are given.
+    It must call, and predict MOST of what it predicts at the source. In the contexts of `also`
+    too, where they are given.
 
     Returns
     -------
@@ -159,11 +165,25 @@ def write_snippets(
         back = np.arange(m)[::-1]
         suffix = text[source[rows, None] - back]
         tried = contexts.put(rows, back, suffix)
-        done = np.flatnonzero(called(scene, tried))
+        done = np.flatnonzero(_says(scene, tried, source[rows]))
         if also is not None:
-            done = done[called(scene, also.put(rows[done], back, suffix[done]))]
+            there = also.put(rows[done], back, suffix[done])
+            done = done[_says(scene, there, source[rows[done]])]
         ids[rows[done]], size[rows[done]] = tried.ids[done], m
     return ids, size
+
+
+def _says(scene: Scene, contexts: Prefixes, source: Longs) -> Bools:
+    """Whether the label calls each context's end, and predicts MOST of what it does at its source.
+
+    The call alone decides where there is no source (-1).
+    """
+    there = scene.source_calls.at(np.maximum(source, 0), contexts.latent)
+    least = np.where(source >= 0, MOST * there, 0)
+    says: Bools = predicted(scene, contexts) >= np.maximum(
+        least, scene.claims.threshold[contexts.latent]
+    )
+    return says
 
 
 def _heaviest(scene: Scene, latents: Longs) -> Mapping[int, list[tuple[str, int]]]:

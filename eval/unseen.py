@@ -144,7 +144,11 @@ def unseen(
     size = scene.claims.n_latents
     is_called = found.place >= 0
     made = np.flatnonzero(is_called & ~texts.avoids)
-    control = controls(scene, texts.latent[made])
+
+    def calls(rows: Longs, latent: Longs) -> Bools:
+        return found.called_there.at(made[rows], latent) > 0
+
+    control = controls(scene, texts.latent[made], calls)
     kept = control >= 0
     own_text, other_text = made[kept], made[control[kept]]
     latent = texts.latent[own_text]

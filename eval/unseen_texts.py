@@ -131,6 +131,8 @@ class Watched:
         Position of one of those called, drawn at random; -1 where the label calls none.
     there : TextFirings
         What fires at that place; the number of the text stands for the position.
+    called_there : TextFirings
+        What labels call at that place, likewise.
     ever : TextFirings
         What fires anywhere among the generated tokens of texts that avoid a key, likewise.
     """
@@ -140,6 +142,7 @@ class Watched:
     fires: Longs
     place: Longs
     there: TextFirings
+    called_there: TextFirings
     ever: TextFirings
 
 
@@ -149,6 +152,7 @@ def watch(scene: Scene, texts: Texts, advance: Callable[[float], None]) -> Watch
     called, hit, fires, place = (np.zeros(len(texts), dtype=np.int64) for _ in range(4))
     place -= 1
     there: list[Longs] = [np.zeros(0, np.int64)]
+    called_there: list[Longs] = [np.zeros(0, np.int64)]
     ever: list[Longs] = [np.zeros(0, np.int64)]
     for start in range(0, len(texts), _AT_ONCE):
         rows = np.arange(start, min(start + _AT_ONCE, len(texts)))
@@ -157,7 +161,8 @@ def watch(scene: Scene, texts: Texts, advance: Callable[[float], None]) -> Watch
         text = scene.heldout.with_ids(texts.ids[rows, :width], texts.length[rows])
         latent = np.repeat(texts.latent[rows], width)
         at = np.arange(scored.size)
-        calls = scored & (scene.claims.calls(text).at(at, latent) > 0).reshape(scored.shape)
+        every = scene.claims.calls(text)
+        calls = scored & (every.at(at, latent) > 0).reshape(scored.shape)
         found = scene.subject.firings(text, [name], scored)[name]
         own = (found.at(at, latent) > 0).reshape(scored.shape)
         called[rows], fires[rows] = calls.sum(axis=1), own.sum(axis=1)
@@ -166,16 +171,28 @@ def watch(scene: Scene, texts: Texts, advance: Callable[[float], None]) -> Watch
             which = texts.latent[start + row], texts.avoids[start + row], texts.number[start + row]
             rng = np.random.default_rng([scene.seed, _PLACE, *(int(one) for one in which)])
             place[start + row] = rng.choice(np.flatnonzero(calls[row]))
-        number, pos = np.divmod(found.position, width)
-        number += start
-        # Text and latent of a firing as one number, ascending.
+        there.append(_at_place(found, place, start, width, size))
+        number = found.position // width + start
         code = number * size + found.latent
-        there.append(code[pos == place[number]])
+        called_there.append(_at_place(every, place, start, width, size))
         ever.append(np.unique(code[texts.avoids[number]]))
         advance(len(rows))
     return Watched(
-        called, hit, fires, place, *(_by_text(parts, len(texts), size) for parts in (there, ever))
+        called,
+        hit,
+        fires,
+        place,
+        *(_by_text(parts, len(texts), size) for parts in (there, called_there, ever)),
     )
+
+
+def _at_place(found: TextFirings, place: Longs, start: int, width: int, n_latents: int) -> Longs:
+    """Text and latent of what fires, or is called, at the place of its text: one number each."""
+    number, pos = np.divmod(found.position, width)
+    number += start
+    here = pos == place[number]
+    code: Longs = number[here] * n_latents + found.latent[here]
+    return code
 
 
 def _by_text(parts: Sequence[Longs], n_texts: int, n_latents: int) -> TextFirings:

@@ -97,7 +97,7 @@ def _judge(tests: Mapping[str, dict[str, Any]], claimed: float) -> tuple[str, st
 def _refutation(whole: dict[str, Any], applied: list[dict[str, Any]], claimed: float) -> str | None:
     """What excludes the label's claim."""
     bounds = f"{whole['own']:.2f} [{whole['own_low']:.2f}, {whole['own_high']:.2f}]"
-    if whole["own_high"] < min(GOOD, claimed) - MARGIN:
+    if whole["own"] < GOOD and whole["own_high"] < claimed - MARGIN:
         return f"F1 {bounds} on held-out text, where its fit claims {claimed:.2f}"
     if whole["high"] < MARGIN:
         return (

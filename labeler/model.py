@@ -202,13 +202,13 @@ def load_model(name_or_path: str | Path, *, device: str = "cpu") -> SubjectModel
     """
     name = str(name_or_path)
     folder = Path(name).expanduser() if looks_local(name) else None
-    weights = _check_folder(folder) if folder is not None else []
+    weights = check_folder(folder) if folder is not None else []
     source = name if folder is None else str(folder)
     # Imported here: several seconds, which a missing folder need not cost.
     from transformer_lens.model_bridge import TransformerBridge
 
     try:
-        with _quiet():
+        with quiet():
             bridge = TransformerBridge.boot_transformers(source, device=device, dtype=torch.float32)
     except Exception as error:
         # transformers and transformer_lens raise a dozen unrelated types here.
@@ -222,12 +222,14 @@ def load_model(name_or_path: str | Path, *, device: str = "cpu") -> SubjectModel
     if bridge.tokenizer is None:
         raise ModelError(f"{name} has no tokenizer; add tokenizer.json to the folder")
     fingerprint = (
-        _fingerprint(folder, weights) if folder is not None else _hub_fingerprint(bridge, name)
+        weights_fingerprint(folder, weights)
+        if folder is not None
+        else _hub_fingerprint(bridge, name)
     )
     return SubjectModel(bridge, name=name, fingerprint=fingerprint, device=device)
 
 
-def _check_folder(folder: Path) -> list[Path]:
+def check_folder(folder: Path) -> list[Path]:
     """Return the weight files of a local model folder, or say what is missing."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
@@ -253,7 +255,8 @@ def _check_folder(folder: Path) -> list[Path]:
     return weights
 
 
-def _fingerprint(folder: Path, weights: list[Path]) -> str:
+def weights_fingerprint(folder: Path, weights: list[Path]) -> str:
+    """SHA-256 over a model folder's config and weight files, in hex."""
     return hash_json([hash_file(path) for path in [folder / "config.json", *weights]])
 
 
@@ -264,7 +267,7 @@ def _hub_fingerprint(bridge: Any, name: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep loading bars and advice for library users off the terminal."""
     from transformers.utils import logging as hf_logging
 

@@ -229,9 +229,11 @@ def _curves(
         found = measure.cross_entropies(
             run.model, coders, labels, heldout, wanted, (READABLE, "unlimited"), advance
         )
-        paper = paper_protocol(
-            run.model, coders, labels, pieces, order, maps, READABLE, seed, advance
-        )
+        paper = None
+        if pieces.n_ctx:  # contexts shorter than the protocol's have no place for it
+            paper = paper_protocol(
+                run.model, coders, labels, pieces, order, maps, READABLE, seed, advance
+            )
     ce = found.mean()
     sizes = [one.n_latents for one in labels.values()]
     mark_done(

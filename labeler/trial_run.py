@@ -204,9 +204,7 @@ class _Tried:
         write_parquet(self.folder / "evidence.parquet", evidence)
         write_parquet(self.folder / "verdicts.parquet", verdicts)
         write_parquet(self.folder / "standard.parquet", scores)
-        mark_done(
-            self.folder / MARKER, self.key, labels=labels, config=config.to_json(), **facts
-        )
+        mark_done(self.folder / MARKER, self.key, labels=labels, config=config.to_json(), **facts)
         return facts
 
     @cached_property

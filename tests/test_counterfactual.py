@@ -10,6 +10,7 @@ from edit_rules import (
     BEFORE,
     BROAD,
     CTX_LEN,
+    GRADED,
     LABELS,
     LATE,
     LEVELS,
@@ -31,7 +32,14 @@ from labeler.eval import snippets
 from labeler.eval.counterfactual import necessity, sufficiency
 from labeler.eval.edit_contexts import Prefixes, called, draw, fired
 from labeler.eval.scene import Scene
-from labeler.eval.snippets import BY_ENTRY, SUFFIXES, key_snippets, write_keys
+from labeler.eval.snippets import (
+    BY_ENTRY,
+    SUFFIXES,
+    key_snippets,
+    silent,
+    write_keys,
+    write_snippets,
+)
 from labeler.eval.trials import Trials
 from labeler.keytree import KeyTree
 from labeler.labels import LabelSet
@@ -171,13 +179,22 @@ def test_right_labels_suffice_and_others_do_not(scene: Scene) -> None:
 
 
 def test_the_control_is_the_partners_key(tokens: Tokens, labels: LabelSet) -> None:
-    # 0's partner writes what 0 fires on: its control fires as often as it does itself.
-    same = label_set(labels.tree, LABELS | {BROAD: LABELS[TOKEN]})
-    pairs = {TOKEN: BROAD, PAIR: TOKEN, BROAD: PAIR}
-    scene = scene_of(tokens.fit, tokens.heldout, same, (TOKEN, PAIR, BROAD), partner=pairs)
+    # WRONG's partner writes what WRONG fires on and its own label does not say.
+    same = label_set(labels.tree, LABELS | {BROAD: [("unigram", (10,))]})
+    pairs = {WRONG: BROAD, PAIR: TOKEN, BROAD: PAIR, TOKEN: WRONG}
+    tested = (TOKEN, PAIR, BROAD, WRONG)
+    scene = scene_of(tokens.fit, tokens.heldout, same, tested, partner=pairs)
     rows = {row["latent"]: row for row in sufficiency(scene).tally().iter_rows(named=True)}
-    assert rows[TOKEN]["own"] == rows[TOKEN]["control"] == 1
+    assert (rows[WRONG]["own"], rows[WRONG]["control"]) == (0, 1)
     assert rows[PAIR]["control"] == 0
+    # What its own label calls is no control: there it says the same.
+    copied = label_set(labels.tree, LABELS | {BROAD: LABELS[TOKEN]})
+    pairs = {TOKEN: BROAD, PAIR: TOKEN, BROAD: PAIR}
+    scene = scene_of(tokens.fit, tokens.heldout, copied, (TOKEN, PAIR, BROAD), partner=pairs)
+    rows = {row["latent"]: row for row in sufficiency(scene).tally().iter_rows(named=True)}
+    assert (rows[TOKEN]["n"], rows[TOKEN]["failed"]) == (0, 12)
+    assert (rows[PAIR]["n"], rows[PAIR]["own"], rows[PAIR]["control"]) == (12, 1, 0)
+    scene = scene_of(tokens.fit, tokens.heldout, labels, (TOKEN, PAIR, BROAD), partner=pairs)
     # A partner for which nothing can be written is stood in for by its own.
     pairs = {TOKEN: PLACE, PLACE: PAIR, PAIR: TOKEN}
     hidden = replace(scene, latents=np.array([TOKEN, PAIR, PLACE]), partner=partners(pairs))
@@ -324,3 +341,22 @@ def test_the_control_replaces_another_token(tokens: Tokens, tree: KeyTree) -> No
     assert len(found.own) > 30
     assert found.own.all()
     assert not found.control.any()
+
+
+def test_a_key_is_written_only_if_the_label_says_as_much(tokens: Tokens, labels: LabelSet) -> None:
+    # GRADED says 2 of its pair and 1 of its token alone. Its token reaches the threshold, but
+    # where the pair was the source the pair has to be written.
+    pairs = {GRADED: TOKEN, TOKEN: GRADED}
+    scene = scene_of(tokens.fit, tokens.heldout, labels, (GRADED, TOKEN), partner=pairs)
+    plain = silent(scene, [GRADED], 12, lambda latent: np.random.default_rng(latent))
+    text = scene.source.ids.ravel()
+    by_latent = scene.source_calls.by_latent([GRADED])[GRADED]
+    after = by_latent[(by_latent % scene.source.ctx_len > 0) & (text[by_latent - 1] == 16)]
+    assert len(after)
+    source = np.resize(after, len(plain))
+    ids, size = write_snippets(scene, plain, source)
+    assert (size == 2).sum() > len(plain) // 2
+    last = np.arange(len(plain)), plain.length - 1
+    written = size > 0
+    assert (ids[last][written] == 15).all()
+    assert (ids[last[0], last[1] - 1][written] == 16).all()

@@ -144,9 +144,8 @@ def test_tests_that_are_done_are_kept(copy: Run, monkeypatch: pytest.MonkeyPatch
 def test_a_label_that_lies_is_refuted(copy: Run) -> None:
     # Every label gets the entries and threshold of another one that calls elsewhere.
     folder = label_folder(copy.out, "layers.0.mlp")
-    latents, entries = (
-        pl.read_parquet(folder / f"{one}.parquet") for one in ("latents", "entries")
-    )
+    paths = [folder / f"{name}.parquet" for name in ("latents", "entries")]
+    latents, entries = (pl.read_parquet(path) for path in paths)
     labeled = latents.filter(pl.col("status") == "labeled")["latent"].to_numpy()
     other = np.arange(len(latents))
     other[labeled] = np.roll(labeled, 5)

@@ -229,7 +229,7 @@ def tiny_evidence(latents: npt.NDArray[np.integer]) -> pl.DataFrame:
             "n": [n[latent] for latent in latents],
             "own": own,
             "own_low": own - 0.05,
-            "own_high": own + 0.05,
+            "own_high": np.minimum(own + 0.2, 1),
             # The last has no partner.
             "control": [0.05] * (len(latents) - 1) + [float("nan")],
             "difference": [*(own[:-1] - 0.05), float("nan")],

@@ -144,7 +144,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Points]]]:
         "paper",
         {
             _transform(one): one["points"]
-            for one in found.get("paper_2501_18838", {}).get("curves", [])
+            for one in (found.get("paper_2501_18838") or {}).get("curves", [])
         },
     )
 

@@ -13,10 +13,9 @@ MEANS = {
     "test that applies",
     "weak": f"nothing excludes what it claims, but its F1 is below {GOOD}, a test does not beat "
     "its control, or no test applies",
-    "refuted": "the evidence excludes its claim, interval and all: F1 is "
-    f"{MARGIN} below the F1 of its fit (below {GOOD} where the fit’s is higher), or not {MARGIN} "
-    f"above the control’s, or in some test its key has no effect of {EFFECT} over the control "
-    "(of half the claim where that is less)",
+    "refuted": f"the evidence excludes its claim, interval and all: F1 is below {GOOD} and "
+    f"{MARGIN} below the F1 of its fit, or not {MARGIN} above the control’s, or in some test its "
+    f"key has no effect of {EFFECT} over the control (of half the claim where that is less)",
     "untestable": f"its latent fires fewer than {MIN_FIRINGS} times in the held-out text",
 }
 """What each verdict says, in the order of `VERDICTS`."""
