@@ -5,7 +5,7 @@ A label is held to what it claims. It is
     verified     if it finds its latent's firings on unseen text (F1 of GOOD) and beats its control
                  in every test that applies
     refuted      if some test excludes what it claims: its F1, or an effect of its key
-    weak         if it is neither: it beats its control somewhere but falls short elsewhere
+    weak         if it is neither: it falls short of GOOD, or does not beat its control somewhere
     untestable   if its latent fires too rarely in the text to tell
 """
 
@@ -88,6 +88,8 @@ def _judge(tests: Mapping[str, dict[str, Any]], claimed: float) -> tuple[str, st
     short = _shortfall(whole, applied)
     if short:
         return "weak", short
+    if not applied:
+        return "verified", f"F1 {whole['own']:.2f} on held-out text; no other test applies"
     beaten = ", ".join(
         f"{row['test']} {row['own']:.2f} against {row['control']:.2f}" for row in applied
     )
@@ -124,8 +126,6 @@ def _shortfall(whole: dict[str, Any], applied: list[dict[str, Any]]) -> str | No
                 f"{row['test']}: {row['own']:.2f} against {row['control']:.2f} in the control, "
                 f"a difference of [{row['low']:.2f}, {row['high']:.2f}]"
             )
-    if not applied:
-        return f"F1 {whole['own']:.2f} on held-out text, but no test on unseen text applies"
     return None
 
 

@@ -63,7 +63,7 @@ def test_fits_80_columns_without_escapes(run: Run, capsys: pytest.CaptureFixture
 
 def test_shows_verdict_and_evidence(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(run.out, tiny.BREAK, capsys)
-    assert "refuted  F1 0.30 [0.25, 0.35] on held-out text, where its fit claims 0.90" in text
+    assert "refuted  F1 0.30 [0.25, 0.50] on held-out text, where its fit claims 0.90" in text
     assert "100 keys, whose fit claims F1 0.90" in " ".join(text.split())
     rows = [line.split() for line in text.splitlines()]
     assert ["test", "own", "control", "difference", "tried", "failed"] in rows

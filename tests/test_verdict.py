@@ -73,8 +73,8 @@ def test_a_label_that_beats_every_control_is_verified() -> None:
         ([heldout(0.9), row("sufficiency", 12, 0.25, 0)], 0.9, "weak", "sufficiency: 0.25"),
         ([heldout(0.9), row("sufficiency", 12, 0, 0)], 0.4, "weak", "sufficiency: 0.00"),
         ([heldout(0.9), row("necessity", 12, 1, 1)], 0.9, "refuted", "necessity: 1.00 of 12"),
-        # Too few trials: the test does not apply, and without any test nothing is verified.
-        ([heldout(0.9), row("sufficiency", 5, 0, 0)], 0.9, "weak", "no test on unseen text"),
+        # Too few trials: the test does not apply, and what applies is beaten.
+        ([heldout(0.9), row("sufficiency", 5, 0, 0)], 0.9, "verified", "no other test applies"),
         # F1 as good as its control's.
         ([heldout(0.8, 0.78), *GOOD_EDITS], 0.9, "refuted", "no better than another"),
         ([heldout(0.8, 0.72, half=0.1), *GOOD_EDITS], 0.9, "weak", "against 0.72 in the control"),
@@ -92,8 +92,8 @@ def test_every_tested_label_has_one_verdict() -> None:
     evidence = pl.DataFrame([{**heldout(0.9), "latent": 3}])
     found = judge(evidence, np.full(6, 0.9), np.array([3, 5]))
     assert found["latent"].to_list() == [3, 5]
-    assert found["verdict"].to_list() == ["weak", "untestable"]
-    assert count_verdicts(found) == {"verified": 0, "weak": 1, "refuted": 0, "untestable": 1}
+    assert found["verdict"].to_list() == ["verified", "untestable"]
+    assert count_verdicts(found) == {"verified": 1, "weak": 0, "refuted": 0, "untestable": 1}
     assert tuple(count_verdicts(found)) == VERDICTS
 
 

@@ -11,8 +11,8 @@ from labeler.report.glyphs import visible
 MEANS = {
     "verified": f"F1 of at least {GOOD} on held-out text, and better than the control in every "
     "test that applies",
-    "weak": f"nothing excludes what it claims, but its F1 is below {GOOD}, a test does not beat "
-    "its control, or no test applies",
+    "weak": f"nothing excludes what it claims, but its F1 is below {GOOD}, or a test does not "
+    "beat its control",
     "refuted": f"the evidence excludes its claim, interval and all: F1 is below {GOOD} and "
     f"{MARGIN} below the F1 of its fit, or not {MARGIN} above the control’s, or in some test its "
     f"key has no effect of {EFFECT} over the control (of half the claim where that is less)",
