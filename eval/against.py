@@ -61,8 +61,15 @@ def f1_difference(scene: Scene) -> pl.DataFrame:
     )
 
 
-def false_actives(scene: Scene) -> dict[str, float]:
-    """How many latents all labels of the hookpoint wake by mistake, beside how many fire.
+def false_actives(scores: pl.DataFrame, n_positions: int) -> dict[str, float]:
+    """How many latents all labels of a hookpoint wake by mistake, beside how many fire.
+
+    Parameters
+    ----------
+    scores : polars.DataFrame
+        Held-out scores under one key budget, a row per latent (`score_heldout`).
+    n_positions : int
+        Positions they were measured on.
 
     Returns
     -------
@@ -71,16 +78,14 @@ def false_actives(scene: Scene) -> dict[str, float]:
         share of silent (position, latent) pairs that are not called. Latents without a label are
         never called.
     """
-    calls, firings = scene.calls, scene.firings
-    n = scene.heldout.n_positions
-    hit = int(np.count_nonzero(firings.at(calls.position, calls.latent)))
-    false = len(calls.latent) - hit
-    silent = n * calls.n_latents - len(firings.latent)
+    fires = scores["n_heldout"].to_numpy().astype(np.float64)
+    false = scores["false_per_1000"].to_numpy() * n_positions / 1000
+    hit = np.where(fires > 0, fires * np.nan_to_num(scores["recall"].to_numpy()), 0)
     return {
-        "called_per_token": len(calls.latent) / n,
-        "firing_per_token": len(firings.latent) / n,
-        "false_per_token": false / n,
-        "specificity": 1 - false / silent,
+        "called_per_token": float((hit + false).sum() / n_positions),
+        "firing_per_token": float(fires.sum() / n_positions),
+        "false_per_token": float(false.sum() / n_positions),
+        "specificity": float(1 - false.sum() / (n_positions * len(scores) - fires.sum())),
     }
 
 

@@ -1,11 +1,11 @@
 """The labels of a hookpoint as the tests read them: what they call, and what they claim."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from labeler.arrays import Bools, Doubles, Floats
+from labeler.arrays import Bools, Doubles, Floats, Longs
 from labeler.eval.firings import TextFirings
 from labeler.labels import READABLE, Budget, LabelSet
 from labeler.level import Nodes
@@ -15,22 +15,39 @@ from labeler.tokens import Tokens
 _AT_ONCE = 512
 """Contexts looked up at once."""
 
+_CALLED_AT_ONCE = 64
+"""Contexts that a thread searches for calls at a time."""
+
+_NOTHING = np.zeros(0, dtype=np.int64)
+
 
 class Claims:
-    """All labels of a hookpoint under one key budget.
+    """The labels of a hookpoint under one key budget.
 
-    A label *calls* a position where it says that its latent fires there.
+    A label *calls* a position where it says that its latent fires there: from its `threshold`,
+    float32 [n_latents].
 
     Attributes
     ----------
     labels : LabelSet
     budget : int or "unlimited"
+    latents : int64 [n]
+        Those whose labels are run, ascending; all where not given. The others call nothing, and
+        may not be asked for.
     """
 
-    def __init__(self, labels: LabelSet, budget: Budget = READABLE) -> None:
+    def __init__(
+        self,
+        labels: LabelSet,
+        budget: Budget = READABLE,
+        latents: npt.NDArray[np.int64] | None = None,
+    ) -> None:
         self.labels, self.budget = labels, budget
-        self.predictor = labels.predictor(budget)
-        self._levels = [*self.predictor.tables, *self.predictor.extra]
+        whole = labels.predictor(budget)
+        self.latents = np.arange(labels.n_latents) if latents is None else latents
+        self.threshold: Floats = whole.threshold
+        self._predictor = whole if latents is None else whole.only(latents)
+        self._levels = [*whole.tables, *whole.extra]
 
     @property
     def hookpoint(self) -> str:
@@ -46,11 +63,6 @@ class Claims:
     def labeled(self) -> Bools:
         """Which latents have a label, bool [n_latents]."""
         return self.labels.labeled
-
-    @property
-    def threshold(self) -> Floats:
-        """Activation from which a label calls, float32 [n_latents]."""
-        return self.predictor.threshold
 
     @property
     def claimed(self) -> Doubles:
@@ -77,8 +89,8 @@ class Claims:
             here = {
                 name: node[np.arange(len(rows)), pos[rows]][:, None] for name, node in nodes.items()
             }
-            predicted = self.predictor.at_nodes(here, len(rows))
-            mine: Floats = predicted[np.arange(len(rows)), latent[rows]]
+            predicted = self._predictor.at_nodes(here, len(rows))
+            mine: Floats = predicted[np.arange(len(rows)), self.column(latent[rows])]
             return mine
 
         parts = map_threads(some, range(0, tokens.n_ctx, _AT_ONCE))
@@ -102,14 +114,51 @@ class Claims:
         `nodes` are those of the text in the shared tree, where they are known already; `advance`
         is told the contexts done.
         """
+        threshold = self.threshold[self.latents]
         found = None if nodes is None else self.labels.tree.complete(nodes)
-        parts: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Floats]] = []
-        for span, predicted in self.predictor.iterate(tokens, found):
-            called = (predicted >= self.threshold) & tokens.valid[span].reshape(-1, 1)
-            row, latent = np.nonzero(called)
-            parts.append((row + span.start * tokens.ctx_len, latent, predicted[row, latent]))
-            advance(span.stop - span.start)
-        position, latent, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return TextFirings.make(
-            position, latent, value, n_positions=tokens.ids.size, n_latents=self.n_latents
+
+        def some(start: int) -> tuple[Longs, Longs, Floats]:
+            rows = slice(start, min(start + _CALLED_AT_ONCE, tokens.n_ctx))
+            part = tokens.select(np.arange(rows.start, rows.stop))
+            mine = None if found is None else {name: node[rows] for name, node in found.items()}
+            position, column, value = [_NOTHING], [_NOTHING], [np.zeros(0, np.float32)]
+            for span, predicted in self._predictor.iterate(part, mine):
+                called = (predicted >= threshold) & part.valid[span].reshape(-1, 1)
+                at, which = np.nonzero(called)
+                position.append(at + (start + span.start) * tokens.ctx_len)
+                column.append(which)
+                value.append(predicted[at, which])
+            advance(rows.stop - rows.start)
+            return np.concatenate(position), np.concatenate(column), np.concatenate(value)
+
+        parts = map_threads(some, range(0, tokens.n_ctx, _CALLED_AT_ONCE))
+        position, column, value = (
+            np.concatenate([nothing, *found_there])
+            for nothing, found_there in zip(
+                (_NOTHING, _NOTHING, np.zeros(0, np.float32)),
+                zip(*parts, strict=True) if parts else ((), (), ()),
+                strict=True,
+            )
         )
+        return TextFirings.make(
+            position,
+            self.latents[column],
+            value,
+            n_positions=tokens.ids.size,
+            n_latents=self.n_latents,
+        )
+
+    def iterate(
+        self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None
+    ) -> Iterator[tuple[slice, Floats]]:
+        """Predictions a few contexts at a time: the contexts, float32 [n * ctx_len, n_mine].
+
+        Columns are `latents`; `nodes` as for `calls`.
+        """
+        found = None if nodes is None else self.labels.tree.complete(nodes)
+        return self._predictor.iterate(tokens, found)
+
+    def column(self, latent: npt.NDArray[np.integer]) -> Longs:
+        """Columns of some of `latents` in what `iterate` yields."""
+        found: Longs = np.searchsorted(self.latents, latent)
+        return found

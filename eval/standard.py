@@ -196,11 +196,11 @@ def standard_scores(
     other = np.where(alone, 0, np.searchsorted(latents, partner))
     threshold = scene.claims.threshold[latents]
     own, control = _Reader(plan, threshold), _Reader(plan, threshold[other])
-    found = None if nodes is None else scene.claims.labels.tree.complete(nodes)
-    for span, predicted in scene.claims.predictor.iterate(text, found):
+    column = scene.claims.column(latents)
+    for span, predicted in scene.claims.iterate(text, nodes):
         begin, end = span.start * text.ctx_len, span.stop * text.ctx_len
         act = scene.firings.dense(begin, end)[:, latents]
-        valid, mine = text.valid[span].ravel(), predicted[:, latents]
+        valid, mine = text.valid[span].ravel(), predicted[:, column]
         own.read(begin, mine, act, valid)
         control.read(begin, mine[:, other], act, valid)
         advance(span.stop - span.start)

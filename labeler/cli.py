@@ -287,7 +287,7 @@ def demo_command(
     tokens: TokenCount = 250_000,
     heldout_tokens: HeldoutTokens = 65_536,
     verify_latents: VerifyLatents = 32,
-    rewrite_tokens: RewriteTokens = 24_576,
+    rewrite_tokens: RewriteTokens = 12_288,
     curves_tokens: CurvesTokens = 512,
     quiet: Quiet = False,
 ) -> None:

@@ -92,6 +92,13 @@ class Table:
         # A (position, latent) pair occurs once per level, so plain addition is enough.
         prediction.reshape(-1)[flat + where] += value
 
+    def only(self, column: npt.NDArray[np.int64]) -> "Table":
+        """The same for some latents: `column` is the new number of each, -1 for those left out."""
+        where = column[self.latent]
+        kept = where >= 0
+        start = np.concatenate([[0], np.cumsum(kept)])[self.start]
+        return Table(start, where[kept], self.value[kept], self.scale)
+
     @classmethod
     def from_csr(cls, matrix: sparse.csr_matrix, scale: Floats | None) -> "Table":
         """Wrap a matrix [n_nodes, n_latents]."""
@@ -128,6 +135,20 @@ class Predictor:
     def n_latents(self) -> int:
         """Number of latents."""
         return len(self.default)
+
+    def only(self, latents: npt.NDArray[np.int64]) -> "Predictor":
+        """The labels of some latents, int [n], numbered anew in that order."""
+        column = np.full(self.n_latents, -1, dtype=np.int64)
+        column[latents] = np.arange(len(latents))
+        runs = {name: column[np.asarray(mine, dtype=np.int64)] for name, mine in self.runs.items()}
+        return Predictor(
+            tree=self.tree,
+            tables={name: table.only(column) for name, table in self.tables.items()},
+            default=self.default[latents],
+            runs={name: mine[mine >= 0] for name, mine in runs.items()},
+            threshold=self.threshold[latents],
+            extra={name: table.only(column) for name, table in self.extra.items()},
+        )
 
     def predict(self, tokens: Tokens, nodes: Mapping[str, Nodes] | None = None) -> Floats:
         """Predicted activations, float32 [n_ctx, ctx_len, n_latents]; padding is arbitrary."""

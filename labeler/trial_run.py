@@ -39,6 +39,7 @@ from labeler.progress import progress_bar
 from labeler.provenance import is_done, key_of, mark_done
 from labeler.statistics import load_fit_firings
 from labeler.store import read_json, write_parquet
+from labeler.summary import read_heldout
 from labeler.tokens import Tokens
 from labeler.trial_config import TrialConfig
 
@@ -194,7 +195,7 @@ class _Tried:
             "verdicts": count_verdicts(verdicts),
             "tests": pooled(evidence, scene.seed),
             "standard": standard.pooled(scores, scene.seed),
-            "actives": false_actives(scene),
+            "actives": self._actives(),
             "texts": written,
         }
         if config.ablated:
@@ -211,13 +212,14 @@ class _Tried:
     def scene(self) -> Scene:
         """Labels and texts, with what fires and what is called on them."""
         texts, seed = self.texts, self.run.config.seed
+        latents = drawn(self.labels, self.config.latents, seed)
         return Scene.make(
             ModelSubject(self.run.model, self.run.coders),
-            Claims(self.labels, self.config.budget),
+            Claims(self.labels, self.config.budget, latents),
             texts.source,
             texts.heldout,
             load_heldout_firings(self.run.cache, self.hookpoint, self.run.tokens),
-            drawn(self.labels, self.config.latents, seed),
+            latents,
             seed=seed,
             source_nodes=texts.nodes("source"),
             heldout_nodes=texts.nodes("heldout"),
@@ -277,6 +279,11 @@ class _Tried:
         }
         counts = {"requests": len(requests), "failures": found.failures}
         return found.trials.tally(), counts | means
+
+    def _actives(self) -> dict[str, float]:
+        scores = read_heldout(self.run.out, self.hookpoint)
+        mine = scores.filter(pl.col("budget") == str(self.config.budget))
+        return false_actives(mine, self.texts.heldout.n_positions)
 
     def _standard(self, advance: Advance) -> pl.DataFrame:
         return standard.standard_scores(

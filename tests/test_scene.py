@@ -19,7 +19,7 @@ from labeler.eval.scene import Scene, partners
 from labeler.eval.subject import ModelSubject
 from labeler.eval.trials import combined
 from labeler.inputs import Run
-from labeler.labels import LabelSet, label_folder
+from labeler.labels import Budget, LabelSet, label_folder
 from labeler.model import SubjectModel
 from labeler.tokens import Tokens
 
@@ -138,7 +138,7 @@ def test_one_position_of_each_context(run: Run, claims: Claims) -> None:
     rng = np.random.default_rng(0)
     pos = rng.integers(0, heldout.length)
     latent = rng.integers(0, claims.n_latents, heldout.n_ctx)
-    whole = claims.predictor.predict(heldout)
+    whole = claims.labels.predictor(100).predict(heldout)
     mine = whole[np.arange(heldout.n_ctx), pos, latent]
     assert np.array_equal(claims.at(heldout, pos, latent), mine)
     calls = claims.calls_at(heldout, pos, latent)
@@ -148,6 +148,21 @@ def test_one_position_of_each_context(run: Run, claims: Claims) -> None:
     assert claims.claimed[tiny.PAIR] == claims.labels.latents["f1_fit_100"][tiny.PAIR]
     whole_claim = Claims(claims.labels, "unlimited").claimed
     assert whole_claim[tiny.PAIR] == claims.labels.latents["f1_out_of_fold"][tiny.PAIR]
+
+
+@pytest.mark.parametrize("budget", [16, "unlimited"])
+def test_some_labels_alone_say_the_same(run: Run, claims: Claims, budget: Budget) -> None:
+    heldout, latents = run.tokens.heldout, np.array([tiny.BREAK, tiny.PAIR])
+    whole, some = Claims(claims.labels, budget), Claims(claims.labels, budget, latents)
+    calls = whole.calls(heldout).dense(0, heldout.ids.size)
+    expected = np.zeros_like(calls)
+    expected[:, latents] = calls[:, latents]
+    assert (expected > 0).any(axis=0)[latents].all()
+    assert np.array_equal(some.calls(heldout).dense(0, heldout.ids.size), expected)
+    pos, which = np.full(heldout.n_ctx, 3), np.resize(latents, heldout.n_ctx)
+    assert np.array_equal(some.at(heldout, pos, which), whole.at(heldout, pos, which))
+    for (_, one), (_, other) in zip(whole.iterate(heldout), some.iterate(heldout), strict=True):
+        assert np.array_equal(one[:, latents], other[:, some.column(latents)])
 
 
 # -- partners --------------------------------------------------------------------------------------
@@ -206,7 +221,8 @@ def test_false_actives_by_counting(scene: Scene) -> None:
     positions = scene.heldout.n_positions
     silent = ~fires & scene.heldout.valid.reshape(-1, 1)
     assert (calls & silent).sum() > 10
-    assert false_actives(scene) == pytest.approx(
+    scored = score_heldout(scene.claims.labels, scene.heldout, scene.firings, budgets=[100])
+    assert false_actives(scored[0].latents, positions) == pytest.approx(
         {
             "called_per_token": calls.sum() / positions,
             "firing_per_token": fires.sum() / positions,

@@ -47,9 +47,8 @@ class WrittenClaims:
 
     predicted: np.ndarray
 
-    @property
-    def predictor(self) -> "WrittenClaims":
-        return self
+    def column(self, latent: np.ndarray) -> np.ndarray:
+        return latent
 
     @property
     def threshold(self) -> np.ndarray:
