@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/bench_verify.py runs/bench-openstax openstax
     .venv/bin/python benchmarks/bench_verify.py runs/demo builtin [labels per hookpoint]
 
-Tries a random sample of labels (256 of each hookpoint unless said otherwise) with `labeler verify
+Tries a random sample of labels (200 of each hookpoint unless said otherwise) with `labeler verify
 --all`, measures the curves of `labeler rewrite`, and prints by layer: verdicts, every test beside
 its control, other people's scores, false actives, and what is recovered by share of latents,
 ranking and transform, with all baselines and oracles. The run is one of `labeler run` or
@@ -24,8 +24,8 @@ VARIANTS = (
     *("base", "coder", "oracle_support", "oracle_value", "labels_unlimited", "labels_100"),
     *("labels_16", "unigram", "mean", "skip", "shuffled", "random", "zero"),
 )
-LABELS = 256
-CURVES_TOKENS = 16_384
+LABELS = 200
+CURVES_TOKENS = 4_096
 
 
 def main() -> None:
