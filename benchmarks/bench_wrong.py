@@ -14,7 +14,6 @@ benchmarks/results/wrong-<subject>.json.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections import Counter
@@ -27,36 +26,33 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from bench_quality import RESULTS, ROOT, SHARED
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from labeler.eval.claims import Claims  # noqa: E402
-from labeler.eval.firings import TextFirings  # noqa: E402
-from labeler.eval.heldout import load_heldout_firings  # noqa: E402
-from labeler.eval.prove import evidence_of  # noqa: E402
-from labeler.eval.scene import Scene, partners  # noqa: E402
-from labeler.eval.subject import ModelSubject, Subject  # noqa: E402
-from labeler.eval.verdict import VERDICTS, judge  # noqa: E402
-from labeler.eval.wrong import KINDS, Ground, f1_of  # noqa: E402
-from labeler.inputs import Run  # noqa: E402
-from labeler.labels import LabelSet, label_folder  # noqa: E402
-from labeler.level import Nodes  # noqa: E402
-from labeler.tokens import Tokens  # noqa: E402
-from tests.planted import Planter, Truth  # noqa: E402
-from tests.planted_fit import wilson  # noqa: E402
-from tests.planted_pairs import Pairs  # noqa: E402
-from tests.planted_subject import (  # noqa: E402
+from labeler.eval.claims import Claims
+from labeler.eval.firings import TextFirings
+from labeler.eval.heldout import load_heldout_firings
+from labeler.eval.prove import evidence_of
+from labeler.eval.scene import Scene, partners
+from labeler.eval.subject import ModelSubject, Subject
+from labeler.eval.verdict import VERDICTS, judge
+from labeler.eval.wrong import KINDS, Ground, f1_of
+from labeler.inputs import Run
+from labeler.labels import LabelSet, label_folder
+from labeler.level import Nodes
+from labeler.tokens import Tokens
+from tests.planted import Planter, Truth
+from tests.planted_fit import wilson
+from tests.planted_pairs import Pairs
+from tests.planted_subject import (
     Planted,
     PlantedSubject,
     more_heldout,
     openstax_tokens,
     relatives,
 )
-from tests.planted_text import Text, mixed_tokens  # noqa: E402
-
-SHARED = Path(os.environ.get("LABELER_SHARED_DATA", ROOT.parent / "shared" / "data"))
-RESULTS = ROOT / "benchmarks" / "results"
+from tests.planted_text import Text, mixed_tokens
 
 IN_PAIRS = ("unigram", "bigram", "previous_token", "word", "previous_word", "suffix", "gap_bigram")
 """Types planted two latents at a time, which share one key of three: siblings."""
