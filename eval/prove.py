@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from labeler.eval.against import TEST as HELDOUT_TEST
 from labeler.eval.against import f1_difference
 from labeler.eval.bootstrap import RESAMPLES, interval
 from labeler.eval.counterfactual import necessity, sufficiency
@@ -79,6 +78,3 @@ def _mean_and_limits(values: "np.ndarray[Any, Any]", seed: int) -> Mapping[str, 
     drawn = rng.choice(values, (RESAMPLES, len(values)))
     low, high = interval(drawn.mean(axis=1))
     return {"difference": float(values.mean()), "low": float(low), "high": float(high)}
-
-
-__all__ = ["HELDOUT_TEST", "N_TRIALS", "evidence_of", "pooled"]

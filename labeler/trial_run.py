@@ -8,7 +8,7 @@ that was stopped makes only what is left.
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -82,8 +82,9 @@ def try_labels(
         key = key_of(labels=labels, trials=config.to_json())
         if is_done(folder / MARKER, key):
             continue
-        texts = texts or _Texts(run, config)
-        found = _Tried(run, config, texts, hookpoint, key).all(labels)
+        loaded = LabelSet.load(label_folder(run.out, hookpoint), texts.tree if texts else None)
+        texts = texts or _Texts(run, config, loaded.shared)
+        found = _Tried(texts, loaded, key).all(labels)
         counts = found["verdicts"]
         shares = ", ".join(f"{n} {name}" for name, n in counts.items())
         say(f"{hookpoint}: of {found['n_tested']} labels {shares}")
@@ -93,12 +94,11 @@ def try_labels(
 
 @dataclass(eq=False)
 class _Texts:
-    """What all hookpoints share: texts with their nodes, the generators."""
+    """What all hookpoints share: their key tree, texts with their nodes, the generators."""
 
     run: Run
     config: TrialConfig
-    tree: KeyTree | None = None
-    _nodes: dict[str, dict[str, Nodes]] = field(default_factory=dict)
+    tree: KeyTree
 
     @cached_property
     def source(self) -> Tokens:
@@ -112,13 +112,15 @@ class _Texts:
         """The held-out split."""
         return self.run.tokens.heldout
 
-    def nodes(self, name: str) -> dict[str, Nodes]:
-        """Nodes of `source` or `heldout` in the tree that all hookpoints share."""
-        if self.tree is None:
-            raise RunError("no labels are loaded; this is a defect of labeler")
-        if name not in self._nodes:
-            self._nodes[name] = self.tree.find(getattr(self, name))
-        return self._nodes[name]
+    @cached_property
+    def source_nodes(self) -> dict[str, Nodes]:
+        """Nodes of `source`."""
+        return self.tree.find(self.source)
+
+    @cached_property
+    def heldout_nodes(self) -> dict[str, Nodes]:
+        """Nodes of `heldout`."""
+        return self.tree.find(self.heldout)
 
     @cached_property
     def codec(self) -> TokenizerCodec:
@@ -161,14 +163,11 @@ class _Texts:
 class _Tried:
     """The tests of one hookpoint."""
 
-    def __init__(
-        self, run: Run, config: TrialConfig, texts: _Texts, hookpoint: str, key: str
-    ) -> None:
-        self.run, self.config, self.texts, self.key = run, config, texts, key
-        self.hookpoint = hookpoint
-        self.folder = run.out / "verify" / hookpoint
-        self.labels = LabelSet.load(label_folder(run.out, hookpoint), texts.tree)
-        texts.tree = self.labels.shared
+    def __init__(self, texts: _Texts, labels: LabelSet, key: str) -> None:
+        self.run, self.config, self.texts = texts.run, texts.config, texts
+        self.labels, self.key = labels, key
+        self.hookpoint = labels.hookpoint
+        self.folder = texts.run.out / "verify" / labels.hookpoint
 
     def all(self, labels: str) -> dict[str, Any]:
         """Make what is missing, write verdicts and counts, and return the counts.
@@ -221,8 +220,8 @@ class _Tried:
             load_heldout_firings(self.run.cache, self.hookpoint, self.run.tokens),
             latents,
             seed=seed,
-            source_nodes=texts.nodes("source"),
-            heldout_nodes=texts.nodes("heldout"),
+            source_nodes=texts.source_nodes,
+            heldout_nodes=texts.heldout_nodes,
         )
 
     def _part(
@@ -289,7 +288,7 @@ class _Tried:
         return standard.standard_scores(
             self.scene,
             intruder=self.config.intruder,
-            nodes=self.texts.nodes("heldout"),
+            nodes=self.texts.heldout_nodes,
             advance=advance,
         )
 

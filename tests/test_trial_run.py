@@ -20,6 +20,7 @@ from labeler.inputs import Run
 from labeler.labels import LabelSet, label_folder
 from labeler.trial_config import TrialConfig
 from labeler.trial_run import drawn
+from tests.llm_servers import BadServer
 
 pytestmark = pytest.mark.slow
 
@@ -173,6 +174,33 @@ def test_verdicts_on_other_labels_are_not_shown(copy: Run) -> None:
     steps.rewrite(copy, 500)
     with pytest.raises(RunError, match=r"verdicts on other labels.*labeler verify --all"):
         steps.report(copy)
+
+
+def test_an_endpoint_costs_at_most_the_texts_it_spoils(
+    copy: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    said: list[str] = []
+    # All requests have the run's seed: its first ten attempts come back as garbage.
+    with BadServer({copy.config.seed: ["garbage"] * 10 + ["ok"]}) as server:
+        config = replace(
+            TRIALS,
+            generators=("edit",),
+            seed_protocol=False,
+            llm_base_url=server.url,
+            llm_model="m",
+        )
+        steps.verify(copy, said.append, config)
+    assert server.calls[copy.config.seed] == 2 * 10 * (3 + 1)
+    assert "80 requests, 490 tokens sent, 210 tokens written" in said[-1]
+    failures = [facts(copy, name)["texts"]["endpoint:m"]["failures"] for name in copy.hookpoints]
+    assert sum(found.get("malformed", 0) for found in failures) == 10
+    for name in copy.hookpoints:
+        found = facts(copy, name)["tests"]["unseen:endpoint:m"]
+        assert found["n"] + found["failed"] == 10 * 3
+        # The other generator and the edits are what they were.
+        assert facts(copy, name)["tests"]["unseen:edit"]["n"] > 0
+    assert (copy.out / "generated" / "endpoint-m.jsonl").exists()
 
 
 def test_options_are_checked(tried: Run) -> None:
