@@ -164,6 +164,22 @@ def test_a_label_that_lies_is_refuted(copy: Run) -> None:
     assert found["verdicts"]["refuted"] / found["n_tested"] > before["refuted"] / 10
 
 
+@pytest.mark.parametrize("budget", [16, "unlimited"])
+def test_labels_of_every_budget_can_be_tried(copy: Run, budget: Any) -> None:
+    config = TrialConfig(latents=4, trials=6, texts=0, ablated=0, budget=budget)
+    steps.verify(copy, trials=config)
+    found = facts(copy)
+    assert found["budget"] == budget
+    assert sum(found["verdicts"].values()) == 4
+    assert found["texts"] == {}
+    # What is called is what was scored under this budget.
+    scores = pl.read_parquet(copy.out / "verify" / "layers.1.mlp" / "latents.parquet")
+    mine = scores.filter(pl.col("budget") == str(budget))
+    evidence = pl.read_parquet(copy.out / "verify" / "layers.1.mlp" / "evidence.parquet")
+    heldout = evidence.filter(pl.col("test") == "heldout").join(mine, on="latent")
+    assert np.allclose(heldout["own"], heldout["f1"])
+
+
 def test_verdicts_on_other_labels_are_not_shown(copy: Run) -> None:
     steps.rewrite(copy, 500)
     from labeler.analysis import labeled_hookpoints
