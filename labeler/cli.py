@@ -284,10 +284,10 @@ def report_command(out: Out, quiet: Quiet = False) -> None:
 @app.command("demo", epilog="Example: labeler demo --out runs/demo")
 def demo_command(
     out: Out = Path("runs/demo"),
-    tokens: TokenCount = 250_000,
-    heldout_tokens: HeldoutTokens = 65_536,
+    tokens: TokenCount = 220_000,
+    heldout_tokens: HeldoutTokens = 50_000,
     verify_latents: VerifyLatents = 32,
-    rewrite_tokens: RewriteTokens = 12_288,
+    rewrite_tokens: RewriteTokens = 10_240,
     curves_tokens: CurvesTokens = 512,
     quiet: Quiet = False,
 ) -> None:
