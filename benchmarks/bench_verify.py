@@ -54,7 +54,16 @@ def main() -> None:
         "tests": {one: _without_keys(found) for one, found in tried.items()},
         "rewrite": {one: _without_keys(found) for one, found in rewritten.items()},
     }
-    (RESULTS / f"verify-{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    text = json.dumps(_rounded(result), separators=(",", ":"))
+    (RESULTS / f"verify-{name}.json").write_text(text + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def _without_keys(found: dict[str, Any]) -> dict[str, Any]:
