@@ -201,7 +201,7 @@ def test_an_endpoint_costs_at_most_the_texts_it_spoils(
     with BadServer({copy.config.seed: ["garbage"] * 10 + ["ok"]}) as server:
         config = replace(
             TRIALS,
-            generators=("edit",),
+            generators=("edit", copy.config.model),
             seed_protocol=False,
             llm_base_url=server.url,
             llm_model="m",
@@ -214,8 +214,10 @@ def test_an_endpoint_costs_at_most_the_texts_it_spoils(
     for name in copy.hookpoints:
         found = facts(copy, name)["tests"]["unseen:endpoint:m"]
         assert found["n"] + found["failed"] == 10 * 3
-        # The other generator and the edits are what they were.
+        # The other generators and the edits are what they were; a folder is named after itself.
         assert facts(copy, name)["tests"]["unseen:edit"]["n"] > 0
+        folder = Path(copy.config.model).name
+        assert facts(copy, name)["tests"][f"unseen:local:{folder}"]["n"] > 0
     assert (copy.out / "generated" / "endpoint-m.jsonl").exists()
 
 
