@@ -10,6 +10,7 @@ A label is held to what it claims. It is
 """
 
 from collections.abc import Mapping
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,8 @@ def _refutation(whole: dict[str, Any], applied: list[dict[str, Any]], claimed: f
 def _shortfall(whole: dict[str, Any], applied: list[dict[str, Any]]) -> str | None:
     """What keeps the label from being verified."""
     if whole["own"] < GOOD:
-        return f"F1 {whole['own']:.2f} on held-out text, below {GOOD}"
+        below = floor(100 * whole["own"] + 1e-9) / 100  # .698 is not to read as .70
+        return f"F1 {below:.2f} on held-out text, below {GOOD}"
     for row in (whole, *applied):
         if not row["low"] > 0:
             return (

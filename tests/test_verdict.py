@@ -60,6 +60,8 @@ def test_a_label_that_beats_every_control_is_verified() -> None:
         ([heldout(0.5), *GOOD_EDITS], 0.9, "refuted", r"F1 0\.50 \[0\.45, 0\.55\].*claims 0\.90"),
         ([heldout(0.68), *GOOD_EDITS], 0.9, "refuted", "claims 0.90"),
         ([heldout(0.68, half=0.15), *GOOD_EDITS], 0.9, "weak", "F1 0.68 on held-out text, below"),
+        ([heldout(0.698, half=0.15), *GOOD_EDITS], 0.9, "weak", "F1 0.69 on held-out text, below"),
+        ([heldout(0.58, half=0.25), *GOOD_EDITS], 0.9, "weak", "F1 0.58 on held-out text, below"),
         # What is good is not refuted, whatever it claims.
         ([heldout(0.72), *GOOD_EDITS], 0.9, "verified", "F1 0.72 on held-out text"),
         # The same figures hold for a label that claims no more than .5.
