@@ -14,7 +14,7 @@ from labeler.store import read_json, write_json
 
 FORMAT = 1
 
-_FURTHER = ("standard", "ablation", "seed_protocol")
+_FURTHER = ("actives", "standard", "ablation", "seed_protocol")
 """Figures of `verify --all` that are passed on as they are."""
 
 

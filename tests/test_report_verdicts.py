@@ -85,6 +85,10 @@ def test_counts_and_bars_are_the_files(run: Run, content: dict[str, Any], html: 
     assert "<b>2</b> verified, <b>1</b> weak, <b>2</b> refuted, <b>1</b> untestable" in html
 
 
+def test_false_actives_stand_beside_the_verdicts(html: str) -> None:
+    assert html.count("<td>0.8750</td><td>0.8</td><td>1.5</td>") == len(tiny.HOOKPOINTS)
+
+
 def test_tests_stand_beside_their_controls(run: Run, content: dict[str, Any], html: str) -> None:
     groups = {one["name"]: one for one in content["verdicts"]["tests"]}
     assert list(groups)[:4] == ["heldout", "sufficiency", "necessity", "unseen:subject"]
@@ -162,7 +166,8 @@ def test_ablated_text_and_the_seed_criterion(run: Run) -> None:
         "seed_protocol": {
             "n_latents": 10,
             "passes": {"own": {**half, "share": 0.9}, "random": half},
-            "beats_control": {"own": half, "random": none},
+            "fires": {"own": half, "random": half},
+            "beats": {"own": half, "random": none},
             "probes": {},
         },
     }
@@ -307,6 +312,7 @@ def test_summary_has_verdicts_and_tests(run: Run, untried: Run, tmp_path: Path) 
     for key in ("n_labels", "n", "failed", "own", "control", "difference"):
         assert one[key] == wanted[key]
     assert entry["standard"] == facts["standard"]
+    assert entry["actives"] == facts["actives"]
     assert "ablation" not in entry
     ce = {name: value for name, value in tiny.CE.items() if not name.startswith("labels_")}
     assert entry["ce"] == {**ce, "labels": tiny.CE["labels_unlimited"]}

@@ -192,6 +192,24 @@ def test_verdicts_on_other_labels_are_not_shown(copy: Run) -> None:
         steps.report(copy)
 
 
+def test_a_run_with_every_option_is_reported(copy: Run) -> None:
+    steps.rewrite(copy, 500, curves_tokens=200)
+    steps.report(copy)
+    html = (copy.out / "report.html").read_text(encoding="utf-8")
+    for words in (
+        "Do the labels hold?",
+        "seed criterion, with a control",
+        "intruder",
+        "unseen:edit",
+    ):
+        assert words in html
+    entry = json.loads((copy.out / "summary.json").read_text())["hookpoints"]["layers.1.mlp"]
+    found = facts(copy)
+    assert entry["verdicts"] == found["verdicts"]
+    for name in ("actives", "standard", "seed_protocol", "ablation"):
+        assert entry[name] == found[name]
+
+
 def test_an_endpoint_costs_at_most_the_texts_it_spoils(
     copy: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

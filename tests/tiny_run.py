@@ -167,6 +167,7 @@ def try_out(run: Run) -> None:
             verdicts=count_verdicts(verdicts),
             tests=pooled(evidence),
             standard={"detection": SCORE, "f1": {**SCORE, "own": 0.625}},
+            actives=ACTIVES,
         )
         costs = {"latent": list(COSTS), "dce": list(COSTS.values()), "exact": [True, *4 * [False]]}
         write_parquet(
@@ -186,6 +187,13 @@ def try_out(run: Run) -> None:
             paper_2501_18838={"curves": [curve("score", "quantile+topk")]},
         )
 
+
+ACTIVES = {
+    "called_per_token": 1.25,
+    "firing_per_token": 1.5,
+    "false_per_token": 0.75,
+    "specificity": 0.875,
+}
 
 SCORE = {
     "n_latents": 4,

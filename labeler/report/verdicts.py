@@ -63,6 +63,7 @@ _FURTHER = {
     "they matter to the latent and to the label.",
     "seed criterion": "Labels that pass the seed study’s own criterion: on any of its texts, the "
     "activation differs by more than 0.01 from the mean. Control: another latent’s label.",
+    "seed criterion, while firing": "The same without the successes whose activation is exactly 0.",
     "seed criterion, with a control": "Labels whose latent fires on more of those texts than on "
     "their control’s, interval and all.",
 }
@@ -115,6 +116,7 @@ def verdicts_section(tried: Mapping[str, Tried | None]) -> dict[str, Any] | None
             {
                 "layer": name,
                 "n_tested": facts[name]["n_tested"],
+                "actives": facts[name].get("actives"),
                 "n_labeled": facts[name]["n_labeled"],
                 "verdicts": one,
             }
@@ -180,7 +182,8 @@ def _further(facts: Mapping[str, Any]) -> dict[str, Figures]:
     if seed := facts.get("seed_protocol"):
         for name, key in (
             ("seed criterion", "passes"),
-            ("seed criterion, with a control", "beats_control"),
+            ("seed criterion, while firing", "fires"),
+            ("seed criterion, with a control", "beats"),
         ):
             own, other = seed[key]["own"], seed[key]["random"]
             known = own["share"] is not None and other["share"] is not None
