@@ -19,9 +19,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from labeler.config import DEFAULT_FUNCTIONS  # noqa: E402
+from labeler.eval.trials import wilson  # noqa: E402
 from labeler.functions import function_types  # noqa: E402
 from tests.planted import Planter, Truth  # noqa: E402
-from tests.planted_fit import Outcome, Verdict, misses, outcome, wilson  # noqa: E402
+from tests.planted_fit import Outcome, Verdict, misses, outcome  # noqa: E402
 from tests.planted_pairs import (  # noqa: E402
     CONFOUNDS,
     EXCEPTIONS,

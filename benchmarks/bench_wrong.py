@@ -36,6 +36,7 @@ from labeler.eval.heldout import load_heldout_firings
 from labeler.eval.prove import evidence_of
 from labeler.eval.scene import Scene, partners
 from labeler.eval.subject import ModelSubject, Subject
+from labeler.eval.trials import wilson
 from labeler.eval.verdict import VERDICTS, judge
 from labeler.eval.wrong import KINDS, Ground, f1_of
 from labeler.inputs import Run
@@ -43,7 +44,6 @@ from labeler.labels import LabelSet, label_folder
 from labeler.level import Nodes
 from labeler.tokens import Tokens
 from tests.planted import Planter, Truth
-from tests.planted_fit import wilson
 from tests.planted_pairs import Pairs
 from tests.planted_subject import (
     Planted,

@@ -4,12 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 from scipy.stats import spearmanr
 
 from labeler.arrays import Doubles, Longs
-from labeler.eval.bootstrap import document_weights, interval
+from labeler.eval.bootstrap import mean_interval
 from labeler.eval.edit_contexts import Prefixes, fired, firing, predicted
 from labeler.eval.scene import Scene
 
@@ -151,15 +150,6 @@ def _pooled(frame: pl.DataFrame, name: str, seed: int) -> dict[str, float | int 
     """Means over the latents that have both figures, with the interval of their difference."""
     both = frame.select(name, f"{name}_control").to_numpy()
     both = both[~np.isnan(both).any(axis=1)]
-    if not len(both):
-        return dict.fromkeys(("own", "control", "difference", "low", "high"), None)
-    weights: npt.NDArray[np.float64] = document_weights(len(both), seed) / len(both)
-    own, control = both.mean(axis=0).tolist()
-    low, high = interval(weights @ (both[:, 0] - both[:, 1]))
-    return {
-        "own": own,
-        "control": control,
-        "difference": own - control,
-        "low": float(low),
-        "high": float(high),
-    }
+    difference, low, high = mean_interval(both[:, 0] - both[:, 1], seed)
+    own, control = both.mean(axis=0).tolist() if len(both) else (None, None)
+    return {"own": own, "control": control, "difference": difference, "low": low, "high": high}

@@ -20,3 +20,16 @@ def interval(samples: Doubles, level: float = LEVEL) -> tuple[Doubles, Doubles]:
     tail = (1 - level) / 2
     low, high = np.nanquantile(samples, [tail, 1 - tail], axis=0)
     return low, high
+
+
+def mean_interval(
+    values: Doubles, seed: int
+) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Mean over labels or latents, each counted once, and its interval; None where there are none.
+
+    They share text, so that they are not quite the independent units that this takes them for.
+    """
+    if not len(values):
+        return None, None, None
+    low, high = interval(document_weights(len(values), seed) @ values / len(values))
+    return float(values.mean()), float(low), float(high)

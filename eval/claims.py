@@ -131,15 +131,9 @@ class Claims:
             advance(rows.stop - rows.start)
             return np.concatenate(position), np.concatenate(column), np.concatenate(value)
 
-        parts = map_threads(some, range(0, tokens.n_ctx, _CALLED_AT_ONCE))
-        position, column, value = (
-            np.concatenate([nothing, *found_there])
-            for nothing, found_there in zip(
-                (_NOTHING, _NOTHING, np.zeros(0, np.float32)),
-                zip(*parts, strict=True) if parts else ((), (), ()),
-                strict=True,
-            )
-        )
+        parts = [(_NOTHING, _NOTHING, np.zeros(0, np.float32))]
+        parts += map_threads(some, range(0, tokens.n_ctx, _CALLED_AT_ONCE))
+        position, column, value = (np.concatenate(part) for part in zip(*parts, strict=True))
         return TextFirings.make(
             position,
             self.latents[column],

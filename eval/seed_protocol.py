@@ -245,8 +245,8 @@ def share(hits: pl.Series) -> dict[str, float | int | None]:
     n, found = len(hits) - hits.null_count(), int(hits.sum())
     if not n:
         return {"n": 0, "share": None, "low": None, "high": None}
-    low, high = wilson(np.array([float(found)]), np.array([float(n)]))
-    return {"n": n, "share": found / n, "low": max(0.0, float(low[0])), "high": float(high[0])}
+    low, high = wilson(found, n)
+    return {"n": n, "share": found / n, "low": max(0.0, float(low)), "high": float(high)}
 
 
 def _activation(firings: TextFirings, probes: Probes, row: Longs, latent: Longs) -> Doubles:

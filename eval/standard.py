@@ -11,7 +11,7 @@ import numpy as np
 import polars as pl
 
 from labeler.arrays import Bools, Doubles, Floats, Longs
-from labeler.eval.bootstrap import document_weights, interval
+from labeler.eval.bootstrap import mean_interval
 from labeler.eval.heldout import DocumentSums
 from labeler.eval.scene import Scene
 from labeler.eval.standard_sums import Sums
@@ -245,10 +245,8 @@ def _pool(frame: pl.DataFrame, name: str, seed: int) -> dict[str, float | int | 
     kept = np.isfinite(own)
     own, difference = own[kept], (own - control)[kept]
     paired = np.isfinite(difference)
-    low, high = _interval(own, seed)
-    mean = float(own.mean()) if len(own) else None
-    gap = float(difference[paired].mean()) if paired.any() else None
-    gap_low, gap_high = _interval(difference[paired], seed)
+    mean, low, high = mean_interval(own, seed)
+    gap, gap_low, gap_high = mean_interval(difference[paired], seed)
     return {
         "n_latents": len(own),
         "own": mean,
@@ -259,13 +257,6 @@ def _pool(frame: pl.DataFrame, name: str, seed: int) -> dict[str, float | int | 
         "low": gap_low,
         "high": gap_high,
     }
-
-
-def _interval(values: Doubles, seed: int) -> tuple[float | None, float | None]:
-    if not len(values):
-        return None, None
-    low, high = interval(document_weights(len(values), seed) @ values / len(values))
-    return float(low), float(high)
 
 
 def _correlation(sums: DocumentSums) -> Doubles:

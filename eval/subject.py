@@ -84,7 +84,8 @@ class ModelSubject:
                 f"no coder for hookpoint {', '.join(unknown)}; there are {', '.join(self.coders)}"
             )
         watched = tokens.valid if where is None else tokens.valid & where
-        parts: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in hookpoints}
+        nothing = torch.zeros(0, dtype=torch.long, device=self.model.device)
+        parts = {name: [(nothing, nothing, nothing.float())] for name in hookpoints}
         step = max(1, _POSITIONS // tokens.ctx_len)
         for start in range(0, tokens.n_ctx, step):
             rows = slice(start, min(start + step, tokens.n_ctx))
@@ -103,8 +104,6 @@ class ModelSubject:
                 n_positions=tokens.ids.size,
                 n_latents=self.coders[name].num_latents,
             )
-            if found
-            else _silent(tokens, self.coders[name].num_latents)
             for name, found in parts.items()
         }
 
@@ -122,14 +121,3 @@ class ModelSubject:
             found.append((at[row] + begin, latent, act.float()))
 
         return read
-
-
-def _silent(tokens: Tokens, n_latents: int) -> TextFirings:
-    nothing = np.zeros(0, dtype=np.int32)
-    return TextFirings.make(
-        nothing,
-        nothing,
-        nothing.astype(np.float32),
-        n_positions=tokens.ids.size,
-        n_latents=n_latents,
-    )

@@ -69,8 +69,11 @@ class Trials:
         return wanted.insert_column(1, pl.lit(self.test).alias("test"))
 
 
-def wilson(hits: Doubles, n: Doubles, level: float = LEVEL) -> tuple[Doubles, Doubles]:
+def wilson(
+    hits: Doubles | float, n: Doubles | float, level: float = LEVEL
+) -> tuple[Doubles, Doubles]:
     """Interval of a share, hits of n (Wilson 1927, JASA 22:209); NaN where n is 0."""
+    hits, n = np.asarray(hits, dtype=np.float64), np.asarray(n, dtype=np.float64)
     z = float(norm.ppf((1 + level) / 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = hits / n

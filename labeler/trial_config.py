@@ -44,8 +44,7 @@ class TrialConfig:
         """Check ranges."""
         for name, low in (("latents", 0), ("trials", 6), ("texts", 0), ("ablated", 0)):
             if getattr(self, name) < low:
-                option = {"latents": "--latents", "ablated": "--ablated"}.get(name, f"--{name}")
-                raise OptionError(f"{option} is {getattr(self, name)}; give at least {low}")
+                raise OptionError(f"--{name} is {getattr(self, name)}; give at least {low}")
         if self.budget not in ALL_BUDGETS:
             raise OptionError(
                 f"--budget is {self.budget!r}; there are {', '.join(map(str, ALL_BUDGETS))}"

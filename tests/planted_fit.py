@@ -7,7 +7,6 @@ and a tenth as often anywhere else.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 
@@ -213,14 +212,6 @@ def heldout_f1(fit: HookpointFit, tree: KeyTree, text: Text, held: Sequence[Fire
         hit += (calls & fires[flat]).sum(axis=0)
     f1: np.ndarray = 2 * hit / np.maximum(called + fires.sum(axis=0), 1)
     return f1
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson 1927)."""
-    z = 1.96
-    middle = (hits + z * z / 2) / (n + z * z)
-    half = z / (n + z * z) * sqrt(hits * (n - hits) / n + z * z / 4)
-    return middle - half, middle + half
 
 
 def misses(verdicts: Sequence[Verdict]) -> dict[str, dict[str, int]]:

@@ -13,7 +13,7 @@ import pytest
 from labeler.config import DEFAULT_FUNCTIONS
 from labeler.tokens import HELDOUT
 from tests.planted import Part, Planter
-from tests.planted_fit import Outcome, Verdict, misses, names_parts, outcome, wilson
+from tests.planted_fit import Outcome, Verdict, misses, names_parts, outcome
 from tests.planted_pairs import CONFOUNDS, UNIONS, Pairs, drawn
 from tests.planted_text import Text, mixed_tokens
 from tests.synthetic import plain_tokens
@@ -149,9 +149,3 @@ def test_the_heaviest_entries_must_be_the_parts() -> None:
     both = ((token,), (token, exception))
     assert names_parts([("unigram", 3, 9.0), ("word", 1, 2.0)], both)
     assert not names_parts([("unigram", 3, 9.0), ("word", 1, 3.0)], both)
-
-
-def test_wilson_interval() -> None:
-    # 19 of 20: centre (19 + 1.9208) / (20 + 3.8416) = .8775, half .1113
-    assert wilson(19, 20) == pytest.approx((0.7639, 0.9911), abs=2e-4)
-    assert wilson(0, 10)[0] == pytest.approx(0, abs=1e-12)
