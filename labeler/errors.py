@@ -54,3 +54,7 @@ class DiskError(LabelerError):
 
 class EndpointError(LabelerError):
     """An LLM endpoint cannot be reached, refuses the key or the model, or answers no more."""
+
+
+class ExplanationError(LabelerError):
+    """A file of explanations, or of results that others stored, is missing, damaged or hostile."""

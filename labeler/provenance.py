@@ -15,8 +15,8 @@ def code_version() -> str:
     """Version, and a hash of the sources that results depend on."""
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent
-    for folder in (root, (root / "functions").resolve(), (root / "eval").resolve()):
-        for path in sorted(folder.glob("*.py")):
+    for folder in (root, root / "coders", root / "functions", root / "eval"):
+        for path in sorted(folder.resolve().glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:12]}"
 

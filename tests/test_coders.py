@@ -140,7 +140,7 @@ def test_firings_are_the_positive_entries_of_encode(
     coder = coders["layers.1.mlp"]
     dense = coder.encode(x)
     for most in (1 << 24, 10 * coder.num_latents, 1):
-        monkeypatch.setattr("labeler.sparsify_coder._MAX_PRE_ACTS", most)
+        monkeypatch.setattr("labeler.coders.sparsify._MAX_PRE_ACTS", most)
         row, latent, act = coder.firings(x)
         expected = dense.nonzero(as_tuple=True)
         assert (row == expected[0]).all()

@@ -23,7 +23,7 @@ from labeler.eval.rewrite_maps import QuantileMap, least_squares_scale
 from labeler.eval.rewrite_paper import CONTEXT, paper_protocol, paper_windows
 from labeler.eval.rewrite_sample import dense_acts, spread, windows
 from labeler.eval.rewrite_variants import as_coder, at_mean, by
-from labeler.sparsify_coder import SparsifyConfig
+from labeler.coders.sparsify import SparsifyConfig
 from labeler.tokens import Tokens
 from tests.conftest import NUM_LATENTS
 from tests.rewriting import MadeUp, Slow, slow_decode, slow_encode

@@ -1,63 +1,14 @@
-"""Sparse coders: transcoders and sparse autoencoders behind one small protocol."""
+"""Finding and loading the sparse coders of a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
-
+from labeler.coders.coder import Coder
+from labeler.coders.sparsify import load_sparsify
 from labeler.errors import CoderError
-from labeler.hookpoints import Hookpoint, parse_hookpoint
+from labeler.hookpoints import parse_hookpoint
 from labeler.model import SubjectModel
-from labeler.sparsify_coder import SparsifyCoder, SparsifyConfig, load_sparsify
 from labeler.store import looks_local
-
-__all__ = ["Coder", "SparsifyCoder", "SparsifyConfig", "load_coders"]
-
-
-class Coder(Protocol):
-    """What every later step needs of a sparse coder, whatever format it was stored in.
-
-    Attributes
-    ----------
-    hookpoint : Hookpoint
-        Where it reads and writes.
-    num_latents, d_in, d_out : int
-        Sizes.
-    W_dec : float32 [num_latents, d_out]
-        Decoder directions.
-    fingerprint : str
-        SHA-256 over weights and config.
-    """
-
-    @property
-    def hookpoint(self) -> Hookpoint: ...  # noqa: D102
-    @property
-    def num_latents(self) -> int: ...  # noqa: D102
-    @property
-    def d_in(self) -> int: ...  # noqa: D102
-    @property
-    def d_out(self) -> int: ...  # noqa: D102
-    @property
-    def W_dec(self) -> Tensor: ...  # noqa: D102, N802
-    @property
-    def fingerprint(self) -> str: ...  # noqa: D102
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Activations float32 [n, num_latents] (0 = silent) of inputs [n, d_in]."""
-        ...
-
-    def firings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Row, latent and activation (> 0) of every firing, sorted by row, then latent."""
-        ...
-
-    def decode(self, acts: Tensor) -> Tensor:
-        """Output [n, d_out] of activations [n, num_latents]: decoder and bias, without the skip."""
-        ...
-
-    def skip(self, x: Tensor) -> Tensor:
-        """Skip path [n, d_out] of inputs [n, d_in]; a zero that broadcasts where there is none."""
-        ...
 
 
 def load_coders(

@@ -1,0 +1,1 @@
+"""LLM explanations as a baseline: explain, detect, fuzz and simulate, counted and resumable."""

@@ -1,0 +1,7 @@
+"""Sparse coders: transcoders and sparse autoencoders behind one small protocol."""
+
+from labeler.coders.coder import Coder, CoderFormat
+from labeler.coders.load import load_coders
+from labeler.coders.sparsify import SparsifyCoder, SparsifyConfig
+
+__all__ = ["Coder", "CoderFormat", "SparsifyCoder", "SparsifyConfig", "load_coders"]

@@ -1,0 +1,1 @@
+"""Reading what others have stored, and writing what they read."""
