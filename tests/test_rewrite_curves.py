@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from labeler.coders.sparsify import SparsifyConfig
 from labeler.eval.rewrite import CrossEntropies, Variant, cross_entropies
 from labeler.eval.rewrite_curves import (
     FRACTIONS,
@@ -23,7 +24,6 @@ from labeler.eval.rewrite_maps import QuantileMap, least_squares_scale
 from labeler.eval.rewrite_paper import CONTEXT, paper_protocol, paper_windows
 from labeler.eval.rewrite_sample import dense_acts, spread, windows
 from labeler.eval.rewrite_variants import as_coder, at_mean, by
-from labeler.coders.sparsify import SparsifyConfig
 from labeler.tokens import Tokens
 from tests.conftest import NUM_LATENTS
 from tests.rewriting import MadeUp, Slow, slow_decode, slow_encode
