@@ -258,10 +258,27 @@ def _hooks(
     hooks: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {}
     if variant.replacement is None:
         return hooks
-    for name in variant.hookpoints:
+    # Where several coders share a hook, what one writes there is what the others read.
+    for name in sorted(variant.hookpoints, key=lambda name: _reads_only(coders[name])):
         run = partial(_run, variant.replacement, coders[name], batch)
-        hooks.update(hook_pair(coders[name], run, at))
+        for hook, function in hook_pair(coders[name], run, at).items():
+            hooks[hook] = partial(_after, hooks[hook], function) if hook in hooks else function
     return hooks
+
+
+def _reads_only(coder: Coder) -> bool:
+    return coder.hookpoint.hook_in != coder.hookpoint.hook_out
+
+
+def _after(
+    first: Callable[[torch.Tensor], torch.Tensor | None],
+    second: Callable[[torch.Tensor], torch.Tensor | None],
+    value: torch.Tensor,
+) -> torch.Tensor | None:
+    """Both hooks, the second on what the first made of the value."""
+    made = first(value)
+    again = second(value if made is None else made)
+    return made if again is None else again
 
 
 def _run(replacement: Replacement, coder: Coder, batch: Batch, x: torch.Tensor) -> torch.Tensor:

@@ -31,7 +31,7 @@ from labeler.eval.rewrite import (
     hook_pair,
 )
 from labeler.eval.rewrite_curves import mixed
-from labeler.eval.rewrite_variants import as_coder
+from labeler.eval.rewrite_variants import as_coder, gain
 from labeler.labels import Budget, LabelSet
 from labeler.model import SubjectModel
 from labeler.tokens import Tokens
@@ -120,7 +120,7 @@ def first_order_costs(
 def _gradient(
     model: SubjectModel, coder: Coder, tokens: Tokens
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of the summed cross-entropy by the coder's output [n, d_out]; its activations [n, n_latents].
+    """Of the summed cross-entropy by what latents write [n, d_out]; activations [n, n_latents].
 
     0 where a position is padding or the last one.
     """
@@ -128,6 +128,7 @@ def _gradient(
 
     def run(x: torch.Tensor) -> torch.Tensor:
         kept["acts"] = coder.encode(x.detach())
+        kept["gain"] = gain(coder, x.detach())
         out = as_coder(coder, x.detach(), Batch(tokens, 0, {}))
         # A copy: what inference mode made cannot be differentiated by.
         kept["out"] = out.expand(len(x), -1).clone().requires_grad_(True)
@@ -153,7 +154,7 @@ def _gradient(
             logits[:, :-1].float().flatten(0, 1), target.flatten(), reduction="sum"
         )
         (gradient,) = torch.autograd.grad(loss, kept["out"])
-    return gradient.float(), kept["acts"]
+    return gradient.float() * kept["gain"], kept["acts"]
 
 
 def exact_costs(

@@ -31,7 +31,17 @@ UNIGRAM = "unigram"
 
 def run_acts(coder: Coder, x: torch.Tensor, acts: torch.Tensor) -> torch.Tensor:
     """The coder's output [n, d_out] of activations [n, n_latents] and its input [n, d_in]."""
-    return coder.decode(acts) + coder.skip(x)
+    return coder.output(acts, x)
+
+
+def gain(coder: Coder, x: torch.Tensor) -> torch.Tensor:
+    """What each input [n, d_in] multiplies the decoder by, [n, 1]: 1, unless it is normalized."""
+    probe = torch.zeros(1, coder.num_latents, device=x.device)
+    silent = coder.output(probe, x)
+    longest = int(coder.W_dec.norm(dim=1).argmax())
+    probe[0, longest] = 1
+    direction = coder.W_dec[longest]
+    return (coder.output(probe, x) - silent) @ direction[:, None] / direction.square().sum()
 
 
 def as_coder(coder: Coder, x: torch.Tensor, batch: Batch) -> torch.Tensor:

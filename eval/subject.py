@@ -5,14 +5,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labeler.arrays import Bools
+from labeler.cache import firings_at
 from labeler.coders import Coder
-from labeler.errors import CacheError, OptionError
+from labeler.errors import OptionError
 from labeler.eval.firings import TextFirings
-from labeler.hookpoints import execution_order
-from labeler.model import Hook, SubjectModel
+from labeler.model import SubjectModel
 from labeler.tokens import Tokens
 
 _POSITIONS = 4096
@@ -83,6 +82,7 @@ class ModelSubject:
             raise OptionError(
                 f"no coder for hookpoint {', '.join(unknown)}; there are {', '.join(self.coders)}"
             )
+        chosen = {name: self.coders[name] for name in hookpoints}
         watched = tokens.valid if where is None else tokens.valid & where
         nothing = torch.zeros(0, dtype=torch.long, device=self.model.device)
         parts = {name: [(nothing, nothing, nothing.float())] for name in hookpoints}
@@ -90,13 +90,9 @@ class ModelSubject:
         for start in range(0, tokens.n_ctx, step):
             rows = slice(start, min(start + step, tokens.n_ctx))
             at = torch.from_numpy(np.flatnonzero(watched[rows])).to(self.model.device)
-            hooks = {
-                self.coders[name].hookpoint.hook_in: self._reader(
-                    self.coders[name], at, start * tokens.ctx_len, parts[name]
-                )
-                for name in hookpoints
-            }
-            self.model.run(tokens.ids[rows], hooks, stop_after=max(hooks, key=execution_order))
+            for name, found in firings_at(self.model, chosen, tokens.ids[rows], at).items():
+                position, latent, act = found
+                parts[name].append((position + start * tokens.ctx_len, latent, act))
             advance(rows.stop - rows.start)
         return {
             name: TextFirings.make(
@@ -106,18 +102,3 @@ class ModelSubject:
             )
             for name, found in parts.items()
         }
-
-    def _reader(
-        self, coder: Coder, at: Tensor, begin: int, found: list[tuple[Tensor, Tensor, Tensor]]
-    ) -> Hook:
-        def read(value: Tensor) -> None:
-            x = value.reshape(-1, value.shape[-1])[at].float()
-            if not bool(x.isfinite().all()):
-                raise CacheError(
-                    f"{self.model.name} gives values that are not finite at "
-                    f"{coder.hookpoint.hook_in}; check the model's weights"
-                )
-            row, latent, act = coder.firings(x)
-            found.append((at[row] + begin, latent, act.float()))
-
-        return read

@@ -6,7 +6,9 @@ for every hookpoint. Nothing is held in memory but one shard.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,7 @@ __all__ = [
     "LatentSummary",
     "Shard",
     "build_cache",
+    "firings_at",
     "open_cache",
 ]
 
@@ -188,28 +191,60 @@ def _batch_firings(
     advance: Callable[[int], None],
 ) -> dict[str, _Part]:
     """Position, latent and activation of every firing in some contexts, by hookpoint."""
-    valid = torch.from_numpy(np.flatnonzero(tokens.valid[start:stop])).to(model.device)
-    found: dict[str, _Part] = {}
+    at = torch.from_numpy(np.flatnonzero(tokens.valid[start:stop])).to(model.device)
+    found = firings_at(model, coders, tokens.ids[start:stop], at)
+    advance(len(at))
+    return {
+        name: (
+            (position + start * tokens.ctx_len).cpu().numpy(),
+            latent.to(torch.int32).cpu().numpy(),
+            act.cpu().numpy(),
+        )
+        for name, (position, latent, act) in found.items()
+    }
 
-    def reader(name: str, coder: Coder) -> Hook:
-        def read(value: Tensor) -> None:
-            x = value.reshape(-1, value.shape[-1])[valid].float()
-            if not bool(x.isfinite().all()):
-                raise CacheError(
-                    f"{model.name} gives values that are not finite at {coder.hookpoint.hook_in}, "
-                    f"contexts {start} to {stop - 1}; check the model's weights"
-                )
-            row, latent, act = coder.firings(x)
-            position = valid[row] + start * tokens.ctx_len
-            found[name] = (
-                position.cpu().numpy(),
-                latent.to(torch.int32).cpu().numpy(),
-                act.float().cpu().numpy(),
+
+def firings_at(
+    model: SubjectModel, coders: Mapping[str, Coder], ids: npt.NDArray[np.integer[Any]], at: Tensor
+) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
+    """Every firing at some positions of one batch, by the key of `coders`.
+
+    One pass of the model, up to the last hook that is read.
+
+    Parameters
+    ----------
+    model, coders
+        Several coders may read one hook.
+    ids : int [b, t]
+        Token ids.
+    at : int64 [n]
+        The positions, as indices into the flat `ids`.
+
+    Returns
+    -------
+    dict of str to (int64 [m], int64 [m], float32 [m])
+        Position (an index into the flat `ids`), latent and activation (> 0).
+
+    Raises
+    ------
+    CacheError
+        If the model gives values that are not finite.
+    """
+    found: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
+
+    def read(hook: str, value: Tensor) -> None:
+        x = value.reshape(-1, value.shape[-1])[at].float()
+        if not bool(x.isfinite().all()):
+            raise CacheError(
+                f"{model.name} gives values that are not finite at {hook}; check the model's "
+                "weights"
             )
+        for name, coder in coders.items():
+            if coder.hookpoint.hook_in == hook:
+                row, latent, act = coder.firings(x)
+                found[name] = at[row], latent, act.float()
 
-        return read
-
-    hooks = {coder.hookpoint.hook_in: reader(name, coder) for name, coder in coders.items()}
-    model.run(tokens.ids[start:stop], hooks, stop_after=max(hooks, key=execution_order))
-    advance(len(valid))
+    names = {coder.hookpoint.hook_in for coder in coders.values()}
+    hooks: dict[str, Hook] = {name: partial(read, name) for name in names}
+    model.run(ids, hooks, stop_after=max(hooks, key=execution_order))
     return found

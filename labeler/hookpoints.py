@@ -1,8 +1,31 @@
 """Where a sparse coder sits in a model: one canonical name for every spelling.
 
-Canonical names are sparsify's, module paths below the base model: ``layers.3`` (the residual
-stream after block 3), ``layers.3.mlp``, ``layers.3.self_attn``. The hooks are those of
-``TransformerBridge``.
+Canonical names are sparsify's, module paths below the base model, and some more for what is no
+module's output::
+
+    layers.3                     the residual stream after block 3
+    layers.3.resid_pre           the residual stream before block 3
+    layers.3.resid_mid           the residual stream between attention and MLP (sequential blocks)
+    layers.3.mlp                 the MLP: its output, and its input for a transcoder
+    layers.3.mlp.in              the MLP's input, where a coder reconstructs that
+    layers.3.mlp.normalized      the same before the norm's gain and bias
+    layers.3.mlp.hidden          the MLP's hidden activations: the input of its down projection
+    layers.3.self_attn           attention: its output, and its input for a transcoder
+    layers.3.self_attn.in        attention's input, where a coder reconstructs that
+    layers.3.self_attn.normalized  the same before the norm's gain and bias
+    layers.3.self_attn.z         what the heads give, one after the other, before the output matrix
+
+The hooks are those of ``TransformerBridge``, whose model is unprocessed (nothing folded, nothing
+centered). Three of TransformerLens' names need a word:
+
+- ``hook_mlp_out`` and ``hook_attn_out`` are what is added to the residual stream. In models with a
+  norm after the sublayer (Gemma 2 and 3) that is the norm's output, while ``mlp.hook_out`` and the
+  module path ``layers.3.mlp`` are the module's own.
+- ``ln2.hook_normalized`` is (x - mean) / scale, or x / scale for RMSNorm, without gain and bias. It
+  is the same with folded weights, where the MLP reads it as it is, and without, with one exception:
+  TransformerLens before version 3 put it after gain and bias in LayerNorm models with unfolded
+  weights. That value is ``mlp.hook_in`` here.
+- ``hook_mlp_in`` is the residual stream before that norm.
 """
 
 import re
@@ -11,31 +34,53 @@ from dataclasses import dataclass
 from labeler.errors import CoderError
 
 EXAMPLES = (
-    "layers.3.mlp, layers.3, layers.3.self_attn, blocks.3.hook_mlp_out, blocks.3.hook_resid_post"
+    "layers.3.mlp, layers.3, layers.3.self_attn, blocks.3.hook_mlp_out, blocks.3.hook_resid_post, "
+    "blocks.3.hook_resid_pre, blocks.3.hook_resid_mid, blocks.3.attn.hook_z, blocks.3.mlp.hook_post"
 )
 
 _MODULE = re.compile(
     r"(?:[a-z_]+\.)*?(?:layers|layer|h|blocks)\.(?P<layer>\d+)(?:\.(?P<site>[a-z_0-9.]+))?"
 )
-_SITES = {
-    "": "",
-    "mlp": "mlp",
-    "feed_forward": "mlp",
-    "self_attn": "self_attn",
-    "attn": "self_attn",
-    "attention": "self_attn",
-    # TransformerLens, as used for SAEs and transcoders
-    "hook_resid_post": "",
-    "hook_out": "",
-    "hook_mlp_out": "mlp",
-    "hook_mlp_in": "mlp",
-    "mlp.hook_out": "mlp",
-    "mlp.hook_in": "mlp",
-    "hook_attn_out": "self_attn",
-    "attn.hook_out": "self_attn",
-    "attn.hook_in": "self_attn",
+_PLACES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "hook_in": ("resid_pre", ("hook_resid_pre",)),
+    "ln1.hook_normalized": ("self_attn.normalized", ()),
+    "attn.hook_in": ("self_attn.in", ()),
+    "attn.o.hook_in": ("self_attn.z", ("attn.hook_z",)),
+    "attn.hook_out": ("self_attn", ("attn", "attention")),
+    "hook_attn_out": ("self_attn", ()),
+    "hook_resid_mid": ("resid_mid", ("hook_mlp_in",)),
+    "ln2.hook_normalized": ("mlp.normalized", ()),
+    "mlp.hook_in": ("mlp.in", ()),
+    "mlp.out.hook_in": ("mlp.hidden", ("mlp.hook_post",)),
+    "mlp.hook_out": ("mlp", ("feed_forward",)),
+    "hook_mlp_out": ("mlp", ()),
+    "hook_out": ("", ("hook_resid_post",)),
 }
-_BRIDGE = {"": "", "mlp": "mlp.", "self_attn": "attn."}
+"""The bridge's hook in a block to its canonical name and other spellings, in forward order."""
+
+_HOOKS = {
+    spelling: hook
+    # Backwards: of two hooks with one name, the name alone means the module's own, the earlier.
+    for hook, (name, others) in reversed(_PLACES.items())
+    for spelling in (name, hook, *others)
+}
+_ORDER = {hook: number for number, hook in enumerate(_PLACES)}
+_READ = {
+    "hook_out": "hook_in",
+    "mlp.hook_out": "mlp.hook_in",
+    "hook_mlp_out": "mlp.hook_in",
+    "attn.hook_out": "attn.hook_in",
+    "hook_attn_out": "attn.hook_in",
+}
+"""What a transcoder reads, by what it writes, where only the latter is named."""
+
+_WRITTEN = {
+    "mlp.hook_in": "mlp.hook_out",
+    "ln2.hook_normalized": "hook_mlp_out",
+    "attn.hook_in": "attn.hook_out",
+    "ln1.hook_normalized": "hook_attn_out",
+}
+"""What a transcoder writes, where it is named by the hook that it reads."""
 
 
 @dataclass(frozen=True, order=True)
@@ -67,10 +112,11 @@ def parse_hookpoint(text: str, *, transcode: bool = True) -> Hookpoint:
     ----------
     text : str
         ``layers.3.mlp``, ``model.layers.3.mlp``, ``transformer.h.3.mlp``,
-        ``gpt_neox.layers.3.attention``, ``blocks.3.hook_mlp_out``, ``blocks.3.hook_resid_post``.
+        ``gpt_neox.layers.3.attention``, ``blocks.3.hook_mlp_out``, ``blocks.3.hook_resid_post``,
+        ``blocks.3.attn.hook_z``, any canonical name.
     transcode : bool
-        True for a transcoder (module input to module output), False for an autoencoder of the
-        module's output.
+        True for a transcoder (a module's input to its output), named by either; False for an
+        autoencoder of the place itself. No matter where the place is no module's.
 
     Returns
     -------
@@ -91,21 +137,68 @@ def parse_hookpoint(text: str, *, transcode: bool = True) -> Hookpoint:
     >>> parse_hookpoint("layers.3", transcode=False)
     Hookpoint(layer=3, name='layers.3', hook_in='blocks.3.hook_out', hook_out='blocks.3.hook_out')
     """
+    layer, site, hook = _place(text)
+    if transcode and hook in _READ:
+        return _between(layer, _READ[hook], hook)
+    # A canonical name (mlp.in) means its place alone, or it would not name what it was made for.
+    if transcode and hook in _WRITTEN and site == hook:
+        return _between(layer, hook, _WRITTEN[hook])
+    return _between(layer, hook, hook)
+
+
+def hookpoint_between(hook_in: str, hook_out: str) -> Hookpoint:
+    """The hookpoint of a coder that names the place it reads and the place it writes.
+
+    Parameters
+    ----------
+    hook_in, hook_out : str
+        Each as for `parse_hookpoint`, and each meaning that very place: equal for an autoencoder,
+        ``blocks.3.ln2.hook_normalized`` and ``blocks.3.hook_mlp_out`` for a transcoder of
+        TransformerLens.
+
+    Returns
+    -------
+    Hookpoint
+        Named after the place that is written.
+
+    Raises
+    ------
+    CoderError
+        If a name is unknown, or the coder does not write later in the block that it reads.
+
+    Examples
+    --------
+    >>> hookpoint_between("blocks.3.hook_resid_mid", "blocks.3.hook_mlp_out").name
+    'layers.3.mlp'
+    >>> hookpoint_between("blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out").hook_in
+    'blocks.3.ln2.hook_normalized'
+    """
+    layer, _, read = _place(hook_in)
+    layer_out, _, written = _place(hook_out)
+    if layer != layer_out or _ORDER[read] > _ORDER[written]:
+        raise CoderError(
+            f"a coder that reads {hook_in} and writes {hook_out} cannot be used: both must be in "
+            "one block, the first before the second"
+        )
+    return _between(layer, read, written)
+
+
+def _place(text: str) -> tuple[int, str, str]:
+    """Layer, site as it was spelled, and the bridge's hook in the block."""
     match = _MODULE.fullmatch(text.strip())
-    site = _SITES.get(match["site"] or "") if match else None
-    if match is None or site is None:
+    site = (match["site"] or "") if match else ""
+    if match is None or site not in _HOOKS:
         raise CoderError(
             f"unknown hookpoint {text!r}: no such place in a block; examples of names that work: "
             f"{EXAMPLES}"
         )
-    layer = int(match["layer"])
-    prefix = f"blocks.{layer}.{_BRIDGE[site]}"
-    return Hookpoint(
-        layer=layer,
-        name=f"layers.{layer}.{site}" if site else f"layers.{layer}",
-        hook_in=prefix + ("hook_in" if transcode else "hook_out"),
-        hook_out=prefix + "hook_out",
-    )
+    return int(match["layer"]), site, _HOOKS[site]
+
+
+def _between(layer: int, hook_in: str, hook_out: str) -> Hookpoint:
+    site, prefix = _PLACES[hook_out][0], f"blocks.{layer}."
+    name = f"layers.{layer}.{site}" if site else f"layers.{layer}"
+    return Hookpoint(layer, name, prefix + hook_in, prefix + hook_out)
 
 
 def layer_order(name: str) -> tuple[int, str]:
@@ -119,16 +212,6 @@ def layer_order(name: str) -> tuple[int, str]:
     return parse_hookpoint(name).layer, name
 
 
-_ORDER = (
-    "hook_in",
-    "attn.hook_in",
-    "attn.hook_out",
-    "mlp.hook_in",
-    "mlp.hook_out",
-    "hook_out",
-)
-
-
 def execution_order(hook_name: str) -> tuple[int, int]:
     """Sort key of a bridge hook name: the order in which a forward pass reaches them.
 
@@ -138,4 +221,4 @@ def execution_order(hook_name: str) -> tuple[int, int]:
     True
     """
     _, layer, site = hook_name.split(".", 2)
-    return int(layer), _ORDER.index(site)
+    return int(layer), _ORDER[site]

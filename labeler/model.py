@@ -17,9 +17,13 @@ from labeler.errors import ModelError
 from labeler.store import hash_file, hash_json, looks_local, safetensors_fault
 
 Hook = Callable[[Tensor], Tensor | None]
-"""Gets a hook's value [b, t, d]; returns what replaces it, or None to leave it."""
+"""Gets a hook's value [b, t, d], heads side by side; returns what replaces it, or None."""
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+
+
+_SAME = 0.01
+"""Change of logits, in their standard deviations, that is still rounding."""
 
 
 class _StopForward(Exception):  # noqa: N818 - control flow, not an error
@@ -37,6 +41,8 @@ class SubjectModel:
         The folder or hub name it came from.
     n_layers, d_model, n_vocab, max_ctx : int
         Blocks, residual width, size of the output vocabulary, longest context.
+    layer_norm : bool
+        Whether its norms subtract the mean (LayerNorm) or only scale (RMSNorm).
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     fingerprint : str
@@ -55,7 +61,25 @@ class SubjectModel:
         self.d_model = int(bridge.cfg.d_model)
         self.n_vocab = int(bridge.cfg.d_vocab)
         self.max_ctx = int(bridge.cfg.n_ctx)
+        self.layer_norm = not bridge.cfg.uses_rms_norm
         self._hook_names = frozenset(bridge.hook_dict)
+        self._widths: dict[str, int] = {}
+
+    def width(self, hook_name: str) -> int:
+        """Size of the last axis at a hook, found by a pass over one token.
+
+        Raises
+        ------
+        ModelError
+            If there is no such hook, or a forward pass does not reach it.
+        """
+        if hook_name not in self._widths:
+
+            def measure(value: Tensor) -> None:
+                self._widths[hook_name] = value.shape[-1]
+
+            self.run(torch.zeros(1, 1, dtype=torch.long), {hook_name: measure})
+        return self._widths[hook_name]
 
     @torch.inference_mode()
     def run(
@@ -107,7 +131,9 @@ class SubjectModel:
             def hooked(value: Tensor, hook: object) -> Tensor | None:
                 ran.add(name)
                 function = hooks.get(name)
-                result = None if function is None else function(value)
+                # The bridge splits some values into heads and merges contexts in others.
+                result = None if function is None else function(value.reshape(*ids.shape, -1))
+                result = None if result is None else result.reshape(value.shape)
                 if stop_after is not None and ran.issuperset(wanted):
                     raise _StopForward
                 return result
@@ -226,7 +252,36 @@ def load_model(name_or_path: str | Path, *, device: str = "cpu") -> SubjectModel
         if folder is not None
         else _hub_fingerprint(bridge, name)
     )
-    return SubjectModel(bridge, name=name, fingerprint=fingerprint, device=device)
+    model = SubjectModel(bridge, name=name, fingerprint=fingerprint, device=device)
+    _check_causal(model)
+    return model
+
+
+def _check_causal(model: SubjectModel) -> None:
+    """Refuse a model that does not run, or whose predictions depend on later tokens.
+
+    Both load without a word, and every position is read as if it knew only what came before it.
+    """
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 5]]) % model.n_vocab
+    try:
+        logits = model.run(ids)
+    except ModelError:
+        raise
+    except Exception as error:
+        # Whatever an architecture's own code raises.
+        first = next(iter(str(error).strip().splitlines()), "no reason given")
+        raise ModelError(
+            f"{model.name} loads but does not run: {type(error).__name__}: {first}; another "
+            "version of transformer-lens or transformers may run it"
+        ) from error
+    if logits is None:
+        raise ModelError(f"{model.name} returned no logits")
+    one, other = logits[0, :3].float(), logits[1, :3].float()
+    if float((one - other).abs().max()) > _SAME * float(one.std()):
+        raise ModelError(
+            f"{model.name} is no causal language model: later tokens change what it predicts for "
+            "earlier ones; give a decoder (BERT needs is_decoder in its config)"
+        )
 
 
 def check_folder(folder: Path) -> list[Path]:

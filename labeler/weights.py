@@ -112,7 +112,7 @@ def latent_weights(model: SubjectModel, coder: Coder) -> LatentWeights:
         If the model's embedding, unembedding or norms cannot be reached.
     """
     vectors, columns = _unembedding(model)
-    direction = _through_final_norm(model, coder.W_dec)
+    direction = _through_final_norm(model, _written(model, coder))
     # What all latents promote alike says nothing of one of them.
     promoted = _top(direction - direction.mean(dim=0), vectors, N_PROMOTED)
     encoder = getattr(coder, "W_enc", None)
@@ -139,6 +139,22 @@ def _unembedding(model: SubjectModel) -> tuple[Tensor, Ids]:
     length = unembedding.norm(dim=1)
     usual = length <= length.mean() + _MAX_NORM * length.std()
     return unembedding[usual], usual.nonzero()[:, 0].cpu().numpy().astype(np.int32)
+
+
+def _written(model: SubjectModel, coder: Coder) -> Tensor:
+    """Decoder directions as they reach the residual stream, float32 [n_latents, d_model].
+
+    What a coder writes inside a sublayer goes through the sublayer's output matrix first.
+    """
+    _, layer, place = coder.hookpoint.hook_out.split(".", 2)
+    inside = {"mlp.out.hook_in": "mlp.out", "attn.o.hook_in": "attn.o"}
+    directions = coder.W_dec.float()
+    if place not in inside:
+        return directions
+    output = _reach(model, f"blocks.{layer}.{inside[place]}.original_component")
+    both = torch.cat([directions, directions.new_zeros(1, directions.shape[1])])
+    written: Tensor = output(both)
+    return written[:-1] - written[-1]
 
 
 def _through_final_norm(model: SubjectModel, directions: Tensor) -> Tensor:

@@ -13,71 +13,9 @@ from torch import Tensor
 
 from labeler.coders import SparsifyCoder, SparsifyConfig, load_coders
 from labeler.errors import CoderError
-from labeler.hookpoints import execution_order, parse_hookpoint
+from labeler.hookpoints import parse_hookpoint
 from labeler.model import SubjectModel
 from tests.conftest import D_MODEL, write_coder
-
-# --- hookpoint names
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("layers.3.mlp", "layers.3.mlp"),
-        ("model.layers.3.mlp", "layers.3.mlp"),
-        ("h.3.mlp", "layers.3.mlp"),
-        ("transformer.h.3.mlp", "layers.3.mlp"),
-        ("gpt_neox.layers.3.mlp", "layers.3.mlp"),
-        ("blocks.3.hook_mlp_out", "layers.3.mlp"),
-        ("blocks.3.mlp.hook_out", "layers.3.mlp"),
-        ("blocks.3.mlp.hook_in", "layers.3.mlp"),
-        ("layers.12", "layers.12"),
-        ("gpt_neox.layers.12", "layers.12"),
-        ("blocks.12.hook_resid_post", "layers.12"),
-        ("blocks.12.hook_out", "layers.12"),
-        ("layers.0.self_attn", "layers.0.self_attn"),
-        ("gpt_neox.layers.0.attention", "layers.0.self_attn"),
-        ("transformer.h.0.attn", "layers.0.self_attn"),
-        ("blocks.0.hook_attn_out", "layers.0.self_attn"),
-    ],
-)
-def test_every_spelling_has_one_canonical_name(text: str, name: str) -> None:
-    assert parse_hookpoint(text).name == name
-    assert parse_hookpoint(parse_hookpoint(text).name) == parse_hookpoint(text)
-
-
-def test_hooks_of_transcoders_and_autoencoders() -> None:
-    mlp = parse_hookpoint("layers.3.mlp")
-    assert (mlp.layer, mlp.hook_in, mlp.hook_out) == (
-        3,
-        "blocks.3.mlp.hook_in",
-        "blocks.3.mlp.hook_out",
-    )
-    for text, hook in {
-        "layers.3": "blocks.3.hook_out",
-        "layers.3.mlp": "blocks.3.mlp.hook_out",
-        "layers.3.self_attn": "blocks.3.attn.hook_out",
-    }.items():
-        sae = parse_hookpoint(text, transcode=False)
-        assert sae.hook_in == sae.hook_out == hook
-
-
-@pytest.mark.parametrize("text", ["", "mlp", "layers.mlp", "layers.3.mlp.act", "layers.x.mlp", "3"])
-def test_unknown_names_give_examples(text: str) -> None:
-    with pytest.raises(CoderError, match=r"unknown hookpoint.*layers\.3\.mlp"):
-        parse_hookpoint(text)
-
-
-def test_execution_order_is_that_of_the_forward_pass(model: SubjectModel) -> None:
-    ran: list[str] = []
-    sites = ("hook_in", "attn.hook_in", "attn.hook_out", "mlp.hook_in", "mlp.hook_out", "hook_out")
-    names = [f"blocks.{layer}.{site}" for layer in range(2) for site in sites]
-    model.run(
-        torch.zeros(1, 3, dtype=torch.long),
-        {name: lambda x, name=name: ran.append(name) for name in reversed(names)},
-    )
-    assert ran == sorted(names, key=execution_order)
-
 
 # --- numbers
 
@@ -140,7 +78,7 @@ def test_firings_are_the_positive_entries_of_encode(
     coder = coders["layers.1.mlp"]
     dense = coder.encode(x)
     for most in (1 << 24, 10 * coder.num_latents, 1):
-        monkeypatch.setattr("labeler.coders.sparsify._MAX_PRE_ACTS", most)
+        monkeypatch.setattr("labeler.coders.affine._MAX_PRE_ACTS", most)
         row, latent, act = coder.firings(x)
         expected = dense.nonzero(as_tuple=True)
         assert (row == expected[0]).all()
@@ -267,7 +205,7 @@ def change_weights(folder: Path, **changes: Tensor | None) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"d_in": 64}, "d_in is 64, but .* has d_model 32"),
+        ({"d_in": 64}, "d_in is 64, but .* has width 32 at blocks.1.mlp.hook_in"),
         ({"d_in": None}, "no field d_in"),
         ({"d_in": "32"}, "d_in is '32', expected int"),
         ({"activation": "jumprelu"}, "activation 'jumprelu' is unknown; known: topk, groupmax"),
@@ -354,37 +292,120 @@ def test_two_folders_for_one_hookpoint_are_refused(model: SubjectModel, folder: 
 def test_missing_and_empty_folders_are_refused(model: SubjectModel, tmp_path: Path) -> None:
     with pytest.raises(CoderError, match="does not exist"):
         load_coders(tmp_path / "nothing", model=model)
-    with pytest.raises(CoderError, match=r"no sub-folder holds a cfg\.json"):
+    with pytest.raises(CoderError, match=r"no sparse coder in .*Known layouts:"):
+        load_coders(tmp_path, model=model)
+
+
+def test_what_lies_below_is_found_and_loops_are_not_followed(
+    coder_folder: Path, model: SubjectModel, tmp_path: Path
+) -> None:
+    shutil.copytree(coder_folder, tmp_path / "a" / "b")
+    (tmp_path / "a" / "b" / "back").symlink_to(tmp_path)
+    # A trainer's own config, beside the coders' folders.
+    (tmp_path / "a" / "b" / "cfg.json").write_text("{}")
+    assert list(load_coders(tmp_path, model=model)) == ["layers.0.mlp", "layers.1.mlp"]
+    linked = tmp_path / "links" / "layers.0.mlp"
+    linked.parent.mkdir()
+    linked.symlink_to(coder_folder / "layers.1.mlp")
+    assert list(load_coders(linked.parent, model=model)) == ["layers.0.mlp"]
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(CoderError, match="loop cannot be opened: Too many levels"):
+        load_coders(loop, model=model)
+
+
+def test_a_folder_of_everything_is_refused(
+    model: SubjectModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / str(number)).touch()
+    monkeypatch.setattr("labeler.coders.load._MAX_ENTRIES", 20)
+    with pytest.raises(CoderError, match="more than 20 files; give the folder of the coders"):
         load_coders(tmp_path, model=model)
 
 
 # --- the hub
 
+REPOSITORY = [
+    *("README.md", "cfg.json", "layers.0.mlp/cfg.json", "layers.1.mlp/cfg.json"),
+    *("layers.0.mlp/sae.safetensors", "layers.1.mlp/sae.safetensors"),
+]
+GEMMA_SCOPE = [
+    f"layer_{layer}/width_16k/average_l0_{l0}/params.npz" for layer in range(2) for l0 in (9, 8)
+]
 
-def test_hub_fetches_only_what_is_asked_for(
-    coder_folder: Path, model: SubjectModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+
+@pytest.fixture
+def hub(coder_folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is asked of a hub whose repositories all hold the tiny coders."""
     calls: list[Any] = []
 
-    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
-        calls.append((name, allow_patterns))
+    def snapshot_download(name: str, **options: Any) -> str:
+        calls.append((name, options))
         return str(coder_folder)
 
-    files = ["README.md", "cfg.json", "layers.0.mlp/cfg.json", "layers.1.mlp/cfg.json"]
+    def list_repo_files(name: str) -> list[str]:
+        return GEMMA_SCOPE if "gemma" in name else REPOSITORY
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", lambda name: files)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", list_repo_files)
+    return calls
+
+
+def test_hub_fetches_only_what_is_asked_for(hub: list[Any], model: SubjectModel) -> None:
     assert len(load_coders("owner/name", model=model)) == 2
     assert len(load_coders("owner/name", model=model, hookpoints=["layers.1.mlp"])) == 1
-    assert calls == [
-        ("owner/name", ["*cfg.json", "*.safetensors"]),
-        ("owner/name", ["*cfg.json", "layers.1.mlp/*"]),
+    assert len(load_coders("owner/name/layers.1.mlp", model=model)) == 1
+    both = ["layers.0.mlp/*", "layers.1.mlp/*"]
+    assert hub == [
+        ("owner/name", {"allow_patterns": both}),
+        ("owner/name", {"allow_patterns": both[1:]}),
+        ("owner/name", {"allow_patterns": both[1:]}),
     ]
 
 
+def test_hub_of_many_coders_fetches_none_of_them(hub: list[Any], model: SubjectModel) -> None:
+    name = "google/gemma-scope-2b-pt-res"
+    with pytest.raises(
+        CoderError, match=rf"several coders for layers\.0.* such as {name}/layer_0/"
+    ):
+        load_coders(name, model=model)
+    with pytest.raises(CoderError, match=r"several coders for layers\.1"):
+        load_coders(name, model=model, hookpoints=["layers.1"])
+    with pytest.raises(CoderError, match=r"is named like a sparse coder's at layers\.7"):
+        load_coders(name, model=model, hookpoints=["layers.7"])
+    assert not hub
+    with pytest.raises(CoderError, match="no sparse coder in"):
+        load_coders(f"{name}/layer_0/width_16k/average_l0_9", model=model)
+    assert hub == [(name, {"allow_patterns": [GEMMA_SCOPE[0]]})]
+
+
+def test_without_a_connection_what_was_fetched_before_is_used(
+    hub: list[Any], model: SubjectModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str) -> list[str]:
+        raise huggingface_hub.errors.OfflineModeIsEnabled
+
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", offline)
+    assert len(load_coders("owner/name", model=model)) == 2
+    assert hub == [("owner/name", {"local_files_only": True})]
+
+
 def test_hub_failure_is_a_coder_error(model: SubjectModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, allow_patterns: list[str]) -> str:
+    def fail(name: str) -> list[str]:
         raise OSError("no connection")
 
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    monkeypatch.setattr(huggingface_hub, "list_repo_files", fail)
     with pytest.raises(CoderError, match="owner/name from the hub: OSError: no connection"):
         load_coders("owner/name", model=model)
+
+
+def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(
+    hub: list[Any], model: SubjectModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for text in ("runs/a/b", "./a/b/c", str(tmp_path / "x"), "a/b/c/"):
+        with pytest.raises(CoderError, match="does not exist"):
+            load_coders(text, model=model)
+    assert not hub

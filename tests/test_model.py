@@ -13,6 +13,7 @@ from torch import Tensor
 from labeler.errors import ModelError
 from labeler.model import SubjectModel, load_model
 from labeler.tokens import Tokens
+from tests.architectures import build
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +34,7 @@ def test_sizes_are_those_of_the_config(model: SubjectModel, model_folder: Path) 
     assert model.d_model == config["hidden_size"]
     assert model.n_vocab == config["vocab_size"]
     assert model.max_ctx == config["max_position_embeddings"]
+    assert not model.layer_norm
     assert model.name == str(model_folder)
 
 
@@ -100,6 +102,41 @@ def test_stop_after_skips_the_rest(model: SubjectModel, ids: Tensor) -> None:
     model.run(ids)
     later.remove()
     assert ran[-1] == "head"
+
+
+def test_width_is_that_of_the_last_axis(model: SubjectModel, model_folder: Path) -> None:
+    config = json.loads((model_folder / "config.json").read_text())
+    widths = {
+        "blocks.0.hook_in": config["hidden_size"],
+        "blocks.1.mlp.out.hook_in": config["intermediate_size"],
+        # Split into heads in the bridge, side by side for hooks.
+        "blocks.1.attn.o.hook_in": config["num_attention_heads"] * config["head_dim"],
+    }
+    assert len(set(widths.values())) > 1
+    for hook, width in widths.items():
+        assert model.width(hook) == model.width(hook) == width
+    with pytest.raises(ModelError, match=r"no hook 'blocks\.2\.hook_in'"):
+        model.width("blocks.2.hook_in")
+
+
+def test_hooks_see_heads_side_by_side(model: SubjectModel, reference: Any, ids: Tensor) -> None:
+    wanted: list[Tensor] = []
+    projection = reference.model.layers[1].self_attn.o_proj
+    handle = projection.register_forward_pre_hook(lambda _, x: wanted.append(x[0]))
+    with torch.no_grad():
+        before = reference(ids).logits
+    handle.remove()
+    found: list[Tensor] = []
+    hook = "blocks.1.attn.o.hook_in"
+    model.run(ids, {hook: lambda x: found.append(x)}, stop_after=hook)
+    torch.testing.assert_close(found[0], wanted[0])
+    torch.testing.assert_close(model.run(ids, {hook: lambda x: x.clone()}), before)
+    halved = model.run(ids, {hook: lambda x: x / 2})
+    handle = projection.register_forward_pre_hook(lambda _, x: (x[0] / 2,))
+    with torch.no_grad():
+        torch.testing.assert_close(halved, reference(ids).logits)
+    handle.remove()
+    assert not torch.allclose(before, halved)
 
 
 def test_an_error_in_a_hook_leaves_no_hook_behind(model: SubjectModel, ids: Tensor) -> None:
@@ -257,3 +294,30 @@ def test_real_models_load_without_a_special_case(shared_data: Path, name: str) -
     )
     with torch.no_grad():
         torch.testing.assert_close(model.run(ids), other(ids).logits)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("decoder", "refused"), [(False, True), (True, False)])
+def test_a_model_that_sees_what_comes_is_refused(
+    decoder: bool, refused: bool, tmp_path: Path
+) -> None:
+    import transformers
+
+    build("llama", tmp_path)  # for its tokenizer
+    (tmp_path / "model.safetensors").unlink()
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=24,
+        initializer_range=0.3,
+        is_decoder=decoder,
+    )
+    transformers.BertLMHeadModel(config).save_pretrained(tmp_path)
+    if refused:
+        with pytest.raises(ModelError, match=r"is no causal language model.*is_decoder"):
+            load_model(tmp_path)
+    else:
+        assert load_model(tmp_path).n_layers == 2

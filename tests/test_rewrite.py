@@ -285,9 +285,9 @@ def acts_of(replacement: Any, coder: Any, x: torch.Tensor, batch: Batch) -> np.n
         def __getattr__(self, name: str) -> Any:
             return getattr(coder, name)
 
-        def decode(self, acts: torch.Tensor) -> torch.Tensor:
+        def output(self, acts: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
             caught.append(acts)
-            return coder.decode(acts)
+            return coder.output(acts, x)
 
     replacement(Caught(), x, batch)
     return caught[0].numpy()

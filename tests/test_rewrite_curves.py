@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from labeler.coders.activations import Relu
+from labeler.coders.affine import AffineCoder, AffineWeights
 from labeler.coders.sparsify import SparsifyConfig
 from labeler.eval.rewrite import CrossEntropies, Variant, cross_entropies
 from labeler.eval.rewrite_curves import (
@@ -23,7 +25,7 @@ from labeler.eval.rewrite_latents import exact_costs, first_order_costs, label_c
 from labeler.eval.rewrite_maps import QuantileMap, least_squares_scale
 from labeler.eval.rewrite_paper import CONTEXT, paper_protocol, paper_windows
 from labeler.eval.rewrite_sample import dense_acts, spread, windows
-from labeler.eval.rewrite_variants import as_coder, at_mean, by
+from labeler.eval.rewrite_variants import as_coder, at_mean, by, gain
 from labeler.tokens import Tokens
 from tests.conftest import NUM_LATENTS
 from tests.rewriting import MadeUp, Slow, slow_decode, slow_encode
@@ -257,9 +259,26 @@ def test_a_share_without_a_scale_is_no_number() -> None:
 # -- what each label costs -------------------------------------------------------------------------
 
 
+def standardizing(coder: Any) -> AffineCoder:
+    """A coder of the same size that scales its output back by the spread of its input."""
+    nothing = torch.zeros(coder.num_latents), torch.zeros(coder.d_out)
+    weights = AffineWeights(coder.W_enc, nothing[0], coder.W_dec, nothing[1])
+    return AffineCoder(coder.hookpoint, weights, Relu(), fingerprint="made up", norm="standardize")
+
+
+def test_what_a_coder_multiplies_its_decoder_by(coders: Any) -> None:
+    x = torch.randn(7, coders[NAME].d_in, generator=torch.Generator().manual_seed(0)) * 3
+    assert torch.allclose(gain(coders[NAME], x), torch.ones(7, 1), atol=1e-5)
+    spread = x.std(dim=1, keepdim=True)
+    assert torch.allclose(gain(standardizing(coders[NAME]), x), spread, rtol=1e-4)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
 def test_first_order_costs_are_the_limit_of_small_errors(
-    text: Tokens, model: Any, coders: Any
+    normalized: bool, text: Tokens, model: Any, coders: Any
 ) -> None:
+    if normalized:
+        coders = {NAME: standardizing(coders[NAME])}
     chosen, labels = noisy(text, model, coders, (NAME,), 1.0)
     acts = true_acts(text, model, chosen)[NAME]
     labels = labels[NAME]

@@ -57,6 +57,14 @@ class Coder(Protocol):
         """Skip path [n, d_out] of inputs [n, d_in]; a zero that broadcasts where there is none."""
         ...
 
+    def output(self, acts: Tensor, x: Tensor) -> Tensor:
+        """What stands for the sublayer, [n, d_out], of activations and inputs.
+
+        ``decode(acts) + skip(x)``, unless the coder normalizes its inputs and scales back.
+        Activations are [n, num_latents], or [1, num_latents] for all inputs.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class CoderFormat:

@@ -1,14 +1,38 @@
-"""Finding and loading the sparse coders of a model."""
+"""Finding and loading the sparse coders of a model, in whatever format they are."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from labeler.coders.coder import Coder
-from labeler.coders.sparsify import load_sparsify
+from labeler.coders.basis import is_basis, load_basis
+from labeler.coders.coder import Coder, CoderFormat
+from labeler.coders.formats import FORMATS, layouts
+from labeler.coders.hub import download
+from labeler.coders.place import LocatedFormat
+from labeler.coders.torch_files import read_torch
 from labeler.errors import CoderError
-from labeler.hookpoints import parse_hookpoint
+from labeler.hookpoints import layer_order, parse_hookpoint
 from labeler.model import SubjectModel
 from labeler.store import looks_local
+
+_DEPTH = 6
+"""Folders below the one that is given; Gemma Scope needs three, a copy of the hub's cache six."""
+
+_MAX_ENTRIES = 20_000
+"""Files and folders looked at: someone who gives his home folder should hear of it."""
+
+_TORCH = (".pt", ".pth", ".pkl", ".pkl.gz")
+
+
+@dataclass
+class _Found:
+    """A coder that was recognised, loaded only where its place cannot be told otherwise."""
+
+    path: Path
+    format: CoderFormat
+    place: str | None
+    coder: Coder | None = None
 
 
 def load_coders(
@@ -16,15 +40,19 @@ def load_coders(
 ) -> dict[str, Coder]:
     """Load the sparse coders of a model.
 
+    The format is recognised from the files: docs/coders.md lists them. Nothing in a file is run.
+
     Parameters
     ----------
     source : str or Path
-        A folder with one sub-folder per hookpoint (``layers.3.mlp/cfg.json``), one such
-        sub-folder, or a hub name.
+        A folder that holds coders, however deep and in whatever formats; one coder's folder or
+        file; a hub name; or ``neurons``, ``residual`` and files of directions
+        (`labeler.coders.basis`).
     model : SubjectModel
         The model they belong to; sizes are checked against it.
     hookpoints : sequence of str, optional
-        Which to load, in any spelling; all where None.
+        Which to load, in any spelling; all where None. Where the files do not say where a coder
+        belongs, the one name given here does.
 
     Returns
     -------
@@ -34,80 +62,110 @@ def load_coders(
     Raises
     ------
     CoderError
-        If nothing is there, a file is damaged or malformed, a coder does not fit the model, or a
-        hookpoint asked for is not among those found.
+        If nothing is there, a file is damaged, malformed or hostile, a coder does not fit the
+        model, several are for one place, or a hookpoint asked for is not among those found.
     """
+    if is_basis(str(source)):
+        return load_basis(str(source), model=model, hookpoints=hookpoints)
     wanted = None if hookpoints is None else [parse_hookpoint(text).name for text in hookpoints]
-    local = looks_local(str(source))
-    root = Path(source).expanduser() if local else _download(str(source), wanted)
-    folders = _by_hookpoint(_find_folders(root))
+    root = _root(source, wanted)
+    found = _unambiguous(_recognised(root), model, hookpoints)
     if wanted is not None:
-        if unknown := [name for name in wanted if name not in folders]:
-            found = ", ".join(sorted(folders, key=parse_hookpoint))
+        if unknown := [name for name in wanted if name not in found]:
             raise CoderError(
-                f"no coder for hookpoint {', '.join(unknown)} in {source}; found: {found}"
+                f"no coder for hookpoint {', '.join(unknown)} in {source}; found: "
+                f"{', '.join(sorted(found, key=layer_order))}"
             )
-        folders = {name: folders[name] for name in wanted}
-    coders = [load_sparsify(folder, model) for folder in folders.values()]
-    coders.sort(key=lambda coder: coder.hookpoint)
-    return {coder.hookpoint.name: coder for coder in coders}
+        found = {name: found[name] for name in wanted}
+    chosen = {
+        name: one.coder or one.format.load(one.path, model, None) for name, one in found.items()
+    }
+    return {name: chosen[name] for name in sorted(chosen, key=layer_order)}
 
 
-def _find_folders(root: Path) -> list[Path]:
-    if not root.is_dir():
+def _root(source: str | Path, wanted: Sequence[str] | None) -> Path:
+    """The local folder or file; a hub repository is fetched."""
+    text = str(source)
+    if _on_hub(text):
+        return download(text, wanted)
+    # Not resolve(): names of links say what is behind them, also in the hub's cache.
+    root = Path(os.path.abspath(Path(text).expanduser()))
+    try:
+        root.stat()
+    except FileNotFoundError:
         raise CoderError(
-            f"coder folder {root} does not exist; give a folder with one sub-folder per hookpoint "
-            "(layers.3.mlp/cfg.json and sae.safetensors) or a hub name"
-        )
-    if (root / "cfg.json").is_file():
-        return [root.resolve()]
-    folders = sorted(path.parent for path in root.glob("*/cfg.json"))
-    if not folders:
+            f"coder folder {root} does not exist; give a folder or file of sparse coders, or a "
+            f"hub name. Known layouts:\n{layouts()}"
+        ) from None
+    except OSError as error:
         raise CoderError(
-            f"no sparse coder in {root}: no sub-folder holds a cfg.json; expected sparsify's "
-            "layout, layers.3.mlp/cfg.json and layers.3.mlp/sae.safetensors"
-        )
-    return folders
+            f"{root} cannot be opened: {error.strerror}; give another folder"
+        ) from error
+    return root
 
 
-def _by_hookpoint(folders: Sequence[Path]) -> dict[str, Path]:
-    """Folders by canonical hookpoint name, which their own name says in some spelling."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        try:
-            name = parse_hookpoint(folder.name).name
-        except CoderError as error:
-            raise CoderError(
-                f"{folder} holds a coder, but its name does not say where: {error}"
-            ) from None
-        if name in found:
-            raise CoderError(f"{found[name]} and {folder} are both for {name}; remove one")
-        found[name] = folder
+def _on_hub(text: str) -> bool:
+    """Whether it is ``owner/repository``, or a folder in one, and nothing that is here."""
+    if not looks_local(text):
+        return True
+    plain = text.count("/") > 1 and text[0] not in "./~" and text[-1] != "/" and "\\" not in text
+    return plain and not Path(text).exists() and not Path(Path(text).parts[0]).exists()
+
+
+def _recognised(root: Path) -> list[_Found]:
+    """Every coder at or below a path."""
+    found = []
+    for path, one in _walk(root):
+        place = one.place(path) if isinstance(one, LocatedFormat) else None
+        found.append(_Found(path, one, place.name if place else None))
+    if not found:
+        if root.is_file() and root.name.endswith(_TORCH):
+            # Says what is wrong with it, or what it asks for.
+            read_torch(root)
+        raise CoderError(f"no sparse coder in {root}. Known layouts:\n{layouts()}")
     return found
 
 
-def _download(name: str, wanted: Sequence[str] | None) -> Path:
-    """Fetch a hub repository, or only the folders of the hookpoints asked for."""
-    from huggingface_hub import list_repo_files, snapshot_download
+def _walk(root: Path) -> Iterator[tuple[Path, CoderFormat]]:
+    """Coders at and below a path, sorted; what lies in the folder of one belongs to it."""
+    seen: set[Path] = set()
+    waiting = [(root, 0)]
+    n_looked = 0
+    while waiting:
+        path, depth = waiting.pop()
+        n_looked += 1
+        if n_looked > _MAX_ENTRIES:
+            raise CoderError(
+                f"{root} holds more than {_MAX_ENTRIES:,} files; give the folder of the coders"
+            )
+        one = next((one for one in FORMATS if one.holds(path)), None)
+        if one is not None:
+            yield path, one
+        elif depth <= _DEPTH and path.is_dir():
+            real = path.resolve()
+            # Links may lead back to a folder above.
+            if real not in seen:
+                seen.add(real)
+                below = sorted(path.iterdir(), reverse=True)
+                waiting += [(at, depth + 1) for at in below if not at.name.startswith(".")]
 
-    patterns = ["*cfg.json", "*.safetensors"]
-    try:
-        if wanted is not None:
-            files = [Path(file) for file in list_repo_files(name)]
-            folders = [
-                file.parent for file in files if file.name == "cfg.json" and file.parent.name
-            ]
-            chosen = _by_hookpoint(folders)
-            patterns = [
-                "*cfg.json",
-                *(f"{folder}/*" for at, folder in chosen.items() if at in wanted),
-            ]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except CoderError:
-        raise
-    except Exception as error:
-        # The hub client raises its own, requests' and the operating system's types.
-        raise CoderError(
-            f"cannot fetch the coder {name} from the hub: {type(error).__name__}: {error}; "
-            "give a local folder, or check the name and the connection"
-        ) from error
+
+def _unambiguous(
+    found: Sequence[_Found], model: SubjectModel, hookpoints: Sequence[str] | None
+) -> dict[str, _Found]:
+    """By hookpoint; a coder whose place only its content or the user tells is loaded for it."""
+    only = hookpoints[0] if hookpoints and len(hookpoints) == len(found) == 1 else None
+    wanted = None if hookpoints is None else {parse_hookpoint(text).name for text in hookpoints}
+    places: dict[str, _Found] = {}
+    for one in found:
+        if one.place is None:
+            one.coder = one.format.load(one.path, model, only)
+            one.place = one.coder.hookpoint.name
+        if one.place in places and (wanted is None or one.place in wanted):
+            same = [str(at.path) for at in found if at.place == one.place]
+            raise CoderError(
+                f"{', '.join(same[:8])}{', ...' if len(same) > 8 else ''} are both for {one.place}"
+                "; give the folder or file of the one you mean"
+            )
+        places[one.place] = one
+    return places
