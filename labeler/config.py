@@ -10,6 +10,9 @@ from labeler.store import read_json, write_json
 
 FORMAT = 1
 
+DELPHI_CACHE = "delphi:"
+"""Begins the corpus of a run whose activations were imported: a cache stands for the corpus."""
+
 FAMILIES = {
     "n-grams": (
         "unigram",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from labeler.config import DELPHI_CACHE
 from labeler.errors import CorpusError
 from labeler.store import hash_json
 
@@ -225,6 +226,11 @@ def load_corpus(
     from labeler import readers
 
     name = str(source)
+    if name.startswith(DELPHI_CACHE):
+        raise CorpusError(
+            f"corpus {name}: this run was imported from a delphi cache, so its tokens and firings "
+            "are there already; go on with `labeler fit`"
+        )
     columns = readers.Columns(text_column, tuple(topic_columns), split_column)
     path = Path(name).expanduser()
     if name == "stdlib":

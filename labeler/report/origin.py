@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from labeler import __version__
-from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, RunConfig
+from labeler.config import CORRECTIONS, DEFAULT_FUNCTIONS, DELPHI_CACHE, RunConfig
 from labeler.inputs import Run
 from labeler.labels import LabelSet
 from labeler.store import looks_local
@@ -51,7 +51,32 @@ def short(source: str) -> str:
 
 def commands(run: Run, labels: LabelSet) -> list[str]:
     """Commands that make this run again, and that look further into it."""
-    config: RunConfig = run.config
+    out = ["--out", str(run.out)]
+    first = run.hookpoints[0]
+    asked = labels.manifest["asked"]
+    fitted = []
+    if set(asked["functions"]) != set(DEFAULT_FUNCTIONS):
+        fitted += ["--functions", ",".join(asked["functions"])]
+    if set(asked["corrections"]) != set(CORRECTIONS):
+        fitted += ["--corrections", ",".join(asked["corrections"]) or "none"]
+    for plugin in run.plugins:
+        fitted += ["--plugin", str(plugin.path)]
+    rewritten = ["--rewrite-tokens", str(_rewrite_tokens(run))]
+    if run.config.corpus.startswith(DELPHI_CACHE):
+        made = [
+            _imported(run.config) + out,
+            ["labeler", "fit", *fitted, *out],
+            ["labeler", "verify", "--all", *out],
+            ["labeler", "rewrite", *rewritten, *out],
+        ]
+    else:
+        made = [[*_made(run.config), *fitted, *rewritten, "--seed", str(run.config.seed), *out]]
+    looks = [["labeler", "show", first, "0", *out], ["labeler", "export", first, "0", *out]]
+    return [shlex.join(words) for words in (*made, *looks)]
+
+
+def _made(config: RunConfig) -> list[str]:
+    """`labeler run` up to what is fitted."""
     words = ["labeler", "run", "--model", config.model, "--coder", config.coder]
     words += ["--corpus", config.corpus]
     if config.text_column != "text":
@@ -64,21 +89,16 @@ def commands(run: Run, labels: LabelSet) -> list[str]:
     words += ["--ctx-len", str(config.ctx_len)]
     for name in config.hookpoints:
         words += ["--hookpoint", name]
-    asked = labels.manifest["asked"]
-    if set(asked["functions"]) != set(DEFAULT_FUNCTIONS):
-        words += ["--functions", ",".join(asked["functions"])]
-    if set(asked["corrections"]) != set(CORRECTIONS):
-        words += ["--corrections", ",".join(asked["corrections"]) or "none"]
-    for plugin in run.plugins:
-        words += ["--plugin", str(plugin.path)]
-    words += ["--rewrite-tokens", str(_rewrite_tokens(run)), "--seed", str(config.seed)]
-    out = ["--out", str(run.out)]
-    first = run.hookpoints[0]
-    return [
-        shlex.join(words + out),
-        shlex.join(["labeler", "show", first, "0", *out]),
-        shlex.join(["labeler", "export", first, "0", *out]),
-    ]
+    return words
+
+
+def _imported(config: RunConfig) -> list[str]:
+    """`labeler import-cache`."""
+    words = ["labeler", "import-cache", config.corpus.removeprefix(DELPHI_CACHE)]
+    words += ["--model", config.model, "--coder", config.coder]
+    for name in config.hookpoints:
+        words += ["--hookpoint", name]
+    return [*words, "--seed", str(config.seed)]
 
 
 def _rewrite_tokens(run: Run) -> int:
