@@ -5,11 +5,11 @@ only what no repetition cures stops the run.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, TypeVar, cast, get_args
 
 from labeler.errors import EndpointError, OptionError
 from labeler.eval.chat import Answer, ChatEndpoint
@@ -20,6 +20,8 @@ from labeler.store import hash_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+T = TypeVar("T")
 
 PATIENCE = 8
 """Requests in a row without an answer, per one under way, after which asking on is pointless."""
@@ -66,8 +68,26 @@ class Usage:
         return counts + uncounted
 
 
-class EndpointGenerator:
-    """A generator that asks a chat endpoint, many requests at a time.
+@dataclass(frozen=True)
+class Prompt:
+    """What is sent for one answer.
+
+    Attributes
+    ----------
+    messages : sequence of mapping
+        Each with role and content.
+    max_tokens : int
+        Of the answer.
+    seed : int
+    """
+
+    messages: Sequence[Mapping[str, str]]
+    max_tokens: int
+    seed: int
+
+
+class ChatPool:
+    """Asks a chat endpoint, many requests at a time.
 
     Parameters
     ----------
@@ -120,21 +140,10 @@ class EndpointGenerator:
         """``endpoint:<model>``."""
         return f"endpoint:{self.model}"
 
-    @property
-    def fingerprint(self) -> str:
-        """Hash of where the texts come from and of the wording of the prompts."""
-        samples = [
-            Request("", 0, 0, kind, "key", "about", "before", 1, 0) for kind in get_args(Kind)
-        ]
-        wording = [messages(sample) for sample in samples]
-        return hash_json([self.endpoint.base_url, self.model, self.temperature, wording])
-
-    def generate(
-        self,
-        requests: Sequence[Request],
-        advance: Callable[[float], None] = lambda n: None,
-    ) -> Iterator[tuple[Request, Reply]]:
-        """Yield a reply to every request, in the order in which they come.
+    def answers(
+        self, wanted: Sequence[tuple[T, Prompt]]
+    ) -> Generator[tuple[T, Answer], None, None]:
+        """Yield the answer to every prompt, with what was given beside it, as they come.
 
         Requests without an answer are held back until an answer shows that the endpoint works.
         Too many in a row (see `_is_hopeless`) raise instead, so that an endpoint that is down
@@ -145,43 +154,46 @@ class EndpointGenerator:
         EndpointError
             If the endpoint is not there, refuses the key, has no such model, or answers no more.
         """
-        held: list[tuple[Request, Reply]] = []
+        held: list[tuple[T, Answer]] = []
         answered = False
-        with closing(self._stream(requests)) as answers:
-            for request, answer in answers:
+        with closing(self._stream(wanted)) as stream:
+            for item, answer in stream:
                 self.usage.add(answer.tokens)
-                held.append((request, Reply(answer.text, answer.failure)))
+                held.append((item, answer))
                 if not answer.is_silence:
                     answered = True
-                    yield from _release(held, advance)
-                elif self._is_hopeless([reply for _, reply in held], answered):
+                    yield from held
+                    held.clear()
+                elif self._is_hopeless([one for _, one in held], answered):
                     raise EndpointError(
                         f"--llm-base-url {self.endpoint.base_url}: {len(held)} requests in a row "
                         f"got no answer (the last: {answer.failure}: {answer.reason}); see to the "
                         "server and run the same command again, it continues where it stopped"
                     )
-        yield from _release(held, advance)
+        yield from held
 
-    def _is_hopeless(self, silent: Sequence[Reply], answered: bool) -> bool:
-        """Whether to stop after as many replies in a row without an answer.
+    def _is_hopeless(self, silent: Sequence[Answer], answered: bool) -> bool:
+        """Whether to stop after as many requests in a row without an answer.
 
-        A server that is there, or was, gets more patience: a few texts that it always fails on
+        A server that is there, or was, gets more patience: a few requests that it always fails on
         may be all that an earlier run has left to ask for.
         """
-        lost = all(reply.failure in ("connection", "timeout") for reply in silent)
+        lost = all(answer.failure in ("connection", "timeout") for answer in silent)
         rounds = 1 if lost and not answered else self.concurrency
         return len(silent) >= PATIENCE * rounds
 
-    def _stream(self, requests: Sequence[Request]) -> Generator[tuple[Request, Answer], None, None]:
+    def _stream(
+        self, wanted: Sequence[tuple[T, Prompt]]
+    ) -> Generator[tuple[T, Answer], None, None]:
         """Answers as they come. The event loop has a thread of its own: notebooks run one too."""
-        if not requests:
+        if not wanted:
             return
         from anyio.from_thread import start_blocking_portal
 
-        come: SimpleQueue[tuple[Request, Answer] | EndpointError | None] = SimpleQueue()
+        come: SimpleQueue[tuple[T, Answer] | EndpointError | None] = SimpleQueue()
         # Left by an error, by Ctrl-C or by being closed, the portal drops what is under way.
         with start_blocking_portal() as portal:
-            asking = portal.start_task_soon(self._ask_all, requests, come.put)
+            asking = portal.start_task_soon(self._ask_all, wanted, come.put)
             asking.add_done_callback(lambda _: come.put(None))
             while (item := come.get()) is not None:
                 if isinstance(item, EndpointError):
@@ -191,28 +203,28 @@ class EndpointGenerator:
 
     async def _ask_all(
         self,
-        requests: Sequence[Request],
-        put: Callable[[tuple[Request, Answer] | EndpointError], None],
+        wanted: Sequence[tuple[T, Prompt]],
+        put: Callable[[tuple[T, Answer] | EndpointError], None],
     ) -> None:
-        waiting = iter(requests)
+        waiting = iter(wanted)
 
         async def ask_on(client: "AsyncOpenAI") -> None:
-            for request in waiting:
+            for item, prompt in waiting:
                 answer = await self.endpoint.ask(
                     client,
                     self.model,
-                    messages(request),
-                    max_tokens=request.max_tokens,
+                    prompt.messages,
+                    max_tokens=prompt.max_tokens,
                     temperature=self.temperature,
-                    seed=request.seed,
+                    seed=prompt.seed,
                 )
-                put((request, answer))
+                put((item, answer))
 
         try:
             async with self.endpoint.open() as client:
                 await self.endpoint.models(client)  # tells at once whether anybody is there
                 async with asyncio.TaskGroup() as group:
-                    for _ in range(min(self.concurrency, len(requests))):
+                    for _ in range(min(self.concurrency, len(wanted))):
                         group.create_task(ask_on(client))
         except* EndpointError as errors:
             put(cast(EndpointError, errors.exceptions[0]))
@@ -235,10 +247,34 @@ class EndpointGenerator:
         return found[0]
 
 
-def _release(
-    held: list[tuple[Request, Reply]], advance: Callable[[float], None]
-) -> Iterator[tuple[Request, Reply]]:
-    for pair in held:
-        advance(1)
-        yield pair
-    held.clear()
+class EndpointGenerator(ChatPool):
+    """A generator that asks a chat endpoint, many requests at a time."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of where the texts come from and of the wording of the prompts."""
+        samples = [
+            Request("", 0, 0, kind, "key", "about", "before", 1, 0) for kind in get_args(Kind)
+        ]
+        wording = [messages(sample) for sample in samples]
+        return hash_json([self.endpoint.base_url, self.model, self.temperature, wording])
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        advance: Callable[[float], None] = lambda n: None,
+    ) -> Iterator[tuple[Request, Reply]]:
+        """Yield a reply to every request, in the order in which they come.
+
+        Close the generator to stop.
+
+        Raises
+        ------
+        EndpointError
+            As `answers` does.
+        """
+        wanted = [(one, Prompt(messages(one), one.max_tokens, one.seed)) for one in requests]
+        with closing(self.answers(wanted)) as answers:
+            for request, answer in answers:
+                advance(1)
+                yield request, Reply(answer.text, answer.failure)

@@ -11,19 +11,23 @@ from labeler.store import hash_json, read_json, write_json
 
 
 @cache
-def code_version() -> str:
-    """Version, and a hash of the sources that results depend on."""
+def code_version(*more: str) -> str:
+    """Version, and a hash of the sources that results depend on.
+
+    Those that labels and their scores depend on, and of the folders `more`, named below the
+    package: what changes only the LLM baseline or the audit makes no label stale.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).resolve().parent
-    for folder in (root, root / "coders", root / "functions", root / "eval"):
-        for path in sorted(folder.resolve().glob("*.py")):
+    for name in ("", "coders", "functions", "eval", *more):
+        for path in sorted((root / name).resolve().glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
-def key_of(**inputs: Any) -> str:
-    """Hash of a step's inputs, the code included."""
-    return hash_json({"code": code_version(), **inputs})
+def key_of(*more: str, **inputs: Any) -> str:
+    """Hash of a step's inputs, the code included (`more` as for `code_version`)."""
+    return hash_json({"code": code_version(*more), **inputs})
 
 
 def is_done(marker: Path, key: str) -> bool:
