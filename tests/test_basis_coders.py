@@ -14,7 +14,7 @@ from conftest import D_MODEL, N_LAYERS
 from torch import Tensor
 
 from labeler import steps
-from labeler.coders import basis, directions, directions_file
+from labeler.coders import directions_file
 from labeler.coders.basis import BasisCoder, BasisConfig, is_basis, load_basis
 from labeler.coders.coder import Coder
 from labeler.coders.directions import DirectionCoder, load_directions
@@ -68,7 +68,7 @@ def test_axes_keep_the_k_strongest_and_nothing_else(
     k: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     x, coder = values(19, 32), axes(32, k)
-    monkeypatch.setattr(basis, "_MAX_INPUT", 3 * 32)
+    monkeypatch.setattr("labeler.coders.activations.MAX_AT_ONCE", 3 * 32)
     check_firings(coder, x)
     made = coder.decode(coder.encode(x)) + coder.skip(x)
     weakest = x.abs().sort(dim=1, descending=True).values[:, k - 1 : k]
@@ -285,7 +285,7 @@ def test_directions_that_all_fire_give_the_input_back(
     rows = values(n, 9) * torch.logspace(-2, 2, n)[:, None]
     coder = probe(rows, bias=torch.full((n,), 1e4))
     x = values(11, 9, seed=1)
-    monkeypatch.setattr(directions, "_MAX_PRE_ACTS", 3 * n)
+    monkeypatch.setattr("labeler.coders.activations.MAX_AT_ONCE", 3 * n)
     check_firings(coder, x)
     assert bool((coder.encode(x) > 0).all())
     made = coder.decode(coder.encode(x)) + coder.skip(x)

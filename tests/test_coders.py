@@ -78,7 +78,7 @@ def test_firings_are_the_positive_entries_of_encode(
     coder = coders["layers.1.mlp"]
     dense = coder.encode(x)
     for most in (1 << 24, 10 * coder.num_latents, 1):
-        monkeypatch.setattr("labeler.coders.affine._MAX_PRE_ACTS", most)
+        monkeypatch.setattr("labeler.coders.activations.MAX_AT_ONCE", most)
         row, latent, act = coder.firings(x)
         expected = dense.nonzero(as_tuple=True)
         assert (row == expected[0]).all()

@@ -283,7 +283,7 @@ def test_memory_of_firings_does_not_grow_with_the_input(
     rows: list[int] = []
     encode = coder.encode
     monkeypatch.setattr(coder, "encode", lambda part: rows.append(len(part)) or encode(part))
-    monkeypatch.setattr("labeler.coders.saelens._MAX_PRE_ACTS", 7 * D_SAE)
+    monkeypatch.setattr("labeler.coders.activations.MAX_AT_ONCE", 7 * D_SAE)
     for part, other in zip(coder.firings(x), whole, strict=True):
         torch.testing.assert_close(part, other)
     assert rows == [7] * 7 + [1]

@@ -3,6 +3,7 @@
 All of them cut negative values off; activations are >= 0 and 0 means silent.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 Firing = tuple[Tensor, Tensor, Tensor]
 """Row int64 [m], latent int64 [m] and activation [m] (> 0), sorted by row, then latent."""
+
+MAX_AT_ONCE = 1 << 24
+"""Pre-activations held at once: 64 MiB of float32, whatever num_latents is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +38,7 @@ class Relu:
 
     def firings(self, pre: Tensor) -> Firing:
         """Every activation above 0 of pre-activations [n, num_latents], which it overwrites."""
-        acts = self.dense(pre)
-        row, latent = (acts > 0).nonzero(as_tuple=True)
-        return row, latent, acts[row, latent]
+        return above_zero(self.dense(pre))
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +80,7 @@ class TopK(Relu):
         return pre.zero_().scatter_(1, latents, acts)
 
     def firings(self, pre: Tensor) -> Firing:  # noqa: D102
-        acts, latents = self.chosen(pre)
-        ordered, order = latents.sort(dim=1)
-        acts = acts.gather(1, order)
-        row, column = (acts > 0).nonzero(as_tuple=True)
-        return row, ordered[row, column], acts[row, column]
+        return of_chosen(*self.chosen(pre))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,3 +94,32 @@ class GroupMax(TopK):
         best = pre.relu_().view(n_rows, self.largest, -1).max(dim=-1)
         first = torch.arange(0, n_latents, n_latents // self.largest, device=pre.device)
         return best.values, best.indices + first
+
+
+def above_zero(acts: Tensor) -> Firing:
+    """Every activation above 0 of activations [n, num_latents]."""
+    row, latent = (acts > 0).nonzero(as_tuple=True)
+    return row, latent, acts[row, latent]
+
+
+def of_chosen(acts: Tensor, latents: Tensor) -> Firing:
+    """Every activation above 0 of those of some latents of each row, [n, k], in any order."""
+    ordered, order = latents.sort(dim=1)
+    acts = acts.gather(1, order)
+    row, column = (acts > 0).nonzero(as_tuple=True)
+    return row, ordered[row, column], acts[row, column]
+
+
+def in_slices(x: Tensor, width: int, firings: Callable[[Tensor], Firing]) -> Firing:
+    """Firings of inputs [n, d], some rows at a time: memory does not grow with `width`.
+
+    `width` is how many numbers `firings` makes of a row.
+    """
+    step = max(1, MAX_AT_ONCE // width)
+    starts = range(0, max(1, x.shape[0]), step)
+    parts = [(start, *firings(x[start : start + step])) for start in starts]
+    return (
+        torch.cat([row + start for start, row, _, _ in parts]),
+        torch.cat([latent for _, _, latent, _ in parts]),
+        torch.cat([act for _, _, _, act in parts]),
+    )

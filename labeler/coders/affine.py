@@ -14,12 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from labeler.coders.activations import Relu
+from labeler.coders.activations import Firing, Relu, in_slices
 from labeler.errors import CoderError
 from labeler.hookpoints import Hookpoint
-
-_MAX_PRE_ACTS = 1 << 24
-"""Pre-activations held at once by `firings`: 64 MiB of float32, whatever num_latents is."""
 
 Norm = Literal["none", "center", "standardize"]
 """What is done to every input first: nothing; its mean is taken off; and it is divided by its
@@ -119,19 +116,12 @@ class AffineCoder:
         return self.config.dense(self._pre(x))
 
     @torch.inference_mode()
-    def firings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def firings(self, x: Tensor) -> Firing:
         """Row int64 [m], latent int64 [m] and activation float32 [m] (> 0) of every firing.
 
         Sorted by row, then latent. Made in slices, so that memory does not grow with `num_latents`.
         """
-        step = max(1, _MAX_PRE_ACTS // self.num_latents)
-        rows, latents, acts = [], [], []
-        for start in range(0, max(1, x.shape[0]), step):
-            row, latent, act = self.config.firings(self._pre(x[start : start + step]))
-            rows.append(row + start)
-            latents.append(latent)
-            acts.append(act)
-        return torch.cat(rows), torch.cat(latents), torch.cat(acts)
+        return in_slices(x, self.num_latents, lambda some: self.config.firings(self._pre(some)))
 
     @torch.inference_mode()
     def decode(self, acts: Tensor) -> Tensor:

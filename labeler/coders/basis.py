@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from labeler.coders.activations import Firing, in_slices, of_chosen
 from labeler.coders.coder import Coder
 from labeler.coders.directions import load_directions
 from labeler.coders.directions_file import holds_directions
@@ -26,8 +27,6 @@ STRONGEST = 64
 
 _NAME = re.compile(r"(neurons|residual)(?::(.*))?")
 _SITE = {"neurons": "layers.{}.mlp.hidden", "residual": "layers.{}"}
-_MAX_INPUT = 1 << 24
-"""Input values sorted at once by `firings`: 64 MiB of float32."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +84,12 @@ class BasisCoder:
         return acts.new_zeros(x.shape[0], self.num_latents).scatter_(1, latents, acts)
 
     @torch.inference_mode()
-    def firings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def firings(self, x: Tensor) -> Firing:
         """Row int64 [m], latent int64 [m] and activation float32 [m] (> 0) of every firing.
 
         Sorted by row, then latent. Made in slices, so that memory does not grow with the width.
         """
-        step = max(1, _MAX_INPUT // self.d_in)
-        rows, latents, acts = [], [], []
-        for start in range(0, max(1, x.shape[0]), step):
-            strongest, which = self.encode_sparse(x[start : start + step])
-            ordered, order = which.sort(dim=1)
-            strongest = strongest.gather(1, order)
-            row, column = (strongest > 0).nonzero(as_tuple=True)
-            rows.append(row + start)
-            latents.append(ordered[row, column])
-            acts.append(strongest[row, column])
-        return torch.cat(rows), torch.cat(latents), torch.cat(acts)
+        return in_slices(x, self.d_in, lambda some: of_chosen(*self.encode_sparse(some)))
 
     @torch.inference_mode()
     def decode(self, acts: Tensor) -> Tensor:

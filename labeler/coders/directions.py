@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from labeler.coders.activations import Firing, above_zero, in_slices
 from labeler.coders.directions_file import Arrays, read_directions
 from labeler.errors import CoderError, ModelError
 from labeler.hookpoints import Hookpoint, parse_hookpoint
 from labeler.model import SubjectModel
 from labeler.store import hash_file, hash_json
-
-_MAX_PRE_ACTS = 1 << 24
-"""Pre-activations held at once by `firings`."""
 
 _DEPENDENT = 1e-5
 """Directions this near to a combination of others add nothing to the subspace; float32 has 1e-7."""
@@ -64,20 +62,12 @@ class DirectionCoder:
         return torch.where(pre > self.threshold, pre, 0.0)
 
     @torch.inference_mode()
-    def firings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def firings(self, x: Tensor) -> Firing:
         """Row int64 [m], latent int64 [m] and activation float32 [m] (> 0) of every firing.
 
         Sorted by row, then latent. Made in slices, so that memory does not grow with `num_latents`.
         """
-        step = max(1, _MAX_PRE_ACTS // self.num_latents)
-        rows, latents, acts = [], [], []
-        for start in range(0, max(1, x.shape[0]), step):
-            some = self.encode(x[start : start + step])
-            row, latent = some.nonzero(as_tuple=True)
-            rows.append(row + start)
-            latents.append(latent)
-            acts.append(some[row, latent])
-        return torch.cat(rows), torch.cat(latents), torch.cat(acts)
+        return in_slices(x, self.num_latents, lambda some: above_zero(self.encode(some)))
 
     @torch.inference_mode()
     def decode(self, acts: Tensor) -> Tensor:

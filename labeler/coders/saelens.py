@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from labeler.coders.activations import Firing, above_zero, in_slices
 from labeler.coders.place import LocatedFormat
 from labeler.coders.saelens_config import CONFIG, WEIGHTS, SaeLensConfig, holds, read_config
 from labeler.coders.tensors import check_fit, check_tensors, read_safetensors
@@ -21,9 +22,6 @@ from labeler.errors import CoderError
 from labeler.hookpoints import Hookpoint, hookpoint_between, parse_hookpoint
 from labeler.model import SubjectModel
 from labeler.store import hash_file, hash_json
-
-_MAX_PRE_ACTS = 1 << 24
-"""Pre-activations held at once by `firings`: 64 MiB of float32, whatever num_latents is."""
 
 _CENTERED = (
     *("hook_in", "hook_resid_mid", "hook_out"),
@@ -77,20 +75,12 @@ class SaeLensCoder:
         return acts
 
     @torch.inference_mode()
-    def firings(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def firings(self, x: Tensor) -> Firing:
         """Row int64 [m], latent int64 [m] and activation float32 [m] (> 0) of every firing.
 
         Sorted by row, then latent. Made in slices, so that memory does not grow with `num_latents`.
         """
-        step = max(1, _MAX_PRE_ACTS // self.num_latents)
-        rows, latents, values = [], [], []
-        for start in range(0, max(1, x.shape[0]), step):
-            acts = self.encode(x[start : start + step])
-            row, latent = (acts > 0).nonzero(as_tuple=True)
-            rows.append(row + start)
-            latents.append(latent)
-            values.append(acts[row, latent])
-        return torch.cat(rows), torch.cat(latents), torch.cat(values)
+        return in_slices(x, self.num_latents, lambda some: above_zero(self.encode(some)))
 
     @torch.inference_mode()
     def decode(self, acts: Tensor) -> Tensor:

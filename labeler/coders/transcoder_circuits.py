@@ -27,7 +27,7 @@ from labeler.model import SubjectModel
 from labeler.store import hash_file, hash_json
 
 _CENTERED = (".hook_in", ".hook_resid_mid", ".hook_out", ".hook_attn_out", ".hook_mlp_out")
-"""Ends of hooks where a processed model has no mean; the others are refused or do not differ."""
+"""Ends of hooks where a processed model has no mean."""
 
 _KEYS = {"cfg", "state_dict", "W_enc", "b_dec"}
 
