@@ -1,34 +1,27 @@
 """Texts written by a language model on this machine: the subject itself, or any other."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
 from labeler.errors import ModelError
+from labeler.eval.causal_lm import CausalLM
 from labeler.eval.generate import Kind, Reply, Request
 from labeler.eval.generate_codec import TokenizerCodec
 from labeler.eval.prompts import messages
-from labeler.model import check_folder, quiet, weights_fingerprint
-from labeler.store import hash_file, hash_json, looks_local
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+from labeler.model import quiet
+from labeler.store import hash_json
 
 BATCH = 64
 """Texts written at once."""
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
-
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
-"""Files that texts depend on besides the weights."""
 
 
 class LocalGenerator:
@@ -53,25 +46,15 @@ class LocalGenerator:
     """
 
     def __init__(self, source: str | Path, *, name: str | None = None, device: str = "cpu") -> None:
-        self.source, self.device = str(source), device
-        folder = Path(self.source).expanduser()
-        self.folder = folder if looks_local(self.source) else None
-        self._weights = [] if self.folder is None else check_folder(self.folder)
-        self._where = self.source if self.folder is None else str(folder)
-        self.name = name or f"local:{folder.resolve().name if self.folder else self.source}"
+        self._lm = CausalLM(source, called="the generator", device=device)
+        self.name = name or self._lm.name
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights, the tokenizer and the wording of the prompts."""
         samples = [Request("", 0, 0, kind, "key", "about", "before", 1, 0) for kind in _KINDS]
         wording = [messages(sample) for sample in samples]
-        if self.folder is None:
-            config = self._loaded("AutoConfig")
-            commit = getattr(config, "_commit_hash", None)
-            return hash_json([self.source, commit, config.to_json_string(), wording])
-        files = [self.folder / name for name in _TOKENIZER]
-        hashes = [hash_file(path) for path in files if path.is_file()]
-        return hash_json([weights_fingerprint(self.folder, self._weights), hashes, wording])
+        return hash_json([self._lm.fingerprint, wording])
 
     def generate(
         self,
@@ -91,7 +74,7 @@ class LocalGenerator:
         fitting = []
         for request in requests:
             draft = self._draft(request)
-            if len(draft.prompt) + draft.n_new <= self._longest:
+            if len(draft.prompt) + draft.n_new <= self._lm.longest:
                 fitting.append(draft)
             else:
                 advance(1)
@@ -105,46 +88,27 @@ class LocalGenerator:
                 yield draft.request, reply
 
     def _draft(self, request: Request) -> "_Draft":
-        tokenizer = self._codec.tokenizer
+        tokenizer = self._lm.tokenizer
         if tokenizer.chat_template is not None:
-            return _Draft(request, self._chat(messages(request)), request.max_tokens, {}, "")
+            return _Draft(request, self._lm.chat(messages(request)), request.max_tokens, {}, "")
         key = self._codec.encode(request.key).tolist() if request.kind == "contain" else []
         n_new = max(request.max_tokens, len(key))
         marks = [tokenizer.bos_token_id, tokenizer.eos_token_id, 0]
         mark = next(one for one in marks if one is not None)
         before = self._codec.encode(request.before).tolist()
-        room = self._longest - n_new - 1
+        room = self._lm.longest - n_new - 1
         prompt = [mark, *before[max(len(before) - room, 0) :]]
         forced = dict(enumerate(key, (n_new - len(key)) // 2))
         return _Draft(request, prompt, n_new, forced, request.before)
 
-    def _chat(self, asked: list[dict[str, str]]) -> list[int]:
-        def prompt(turns: list[dict[str, str]]) -> list[int]:
-            tokenizer = self._codec.tokenizer
-            made = tokenizer.apply_chat_template(
-                turns, add_generation_prompt=True, tokenize=True, return_dict=True
-            )
-            return [int(one) for one in made["input_ids"]]
-
-        try:
-            return prompt(asked)
-        except TemplateError:
-            # Some templates know no system message.
-            whole = "\n\n".join(turn["content"] for turn in asked)
-            return prompt([{"role": "user", "content": whole}])
-
     def _write(self, drafts: "Sequence[_Draft]") -> Iterator[Reply]:
         from transformers import GenerationConfig
 
-        model, ends = self._model_and_ends
-        width = max(len(draft.prompt) for draft in drafts)
-        ids = torch.zeros((len(drafts), width), dtype=torch.long, device=self.device)
-        mask = torch.zeros_like(ids)
-        for row, draft in enumerate(drafts):
-            ids[row, width - len(draft.prompt) :] = torch.tensor(draft.prompt)
-            mask[row, width - len(draft.prompt) :] = 1
+        ends = self._lm.ends
+        ids, mask = self._lm.padded([draft.prompt for draft in drafts])
+        width = ids.shape[1]
         with quiet(), torch.inference_mode():
-            out = model.generate(
+            out = self._lm.network.generate(
                 ids,
                 attention_mask=mask,
                 generation_config=GenerationConfig(
@@ -153,7 +117,7 @@ class LocalGenerator:
                 ),
                 logits_processor=[_Draw(self.name, drafts, width, ends)],
             )
-        special = {*ends, *self._codec.tokenizer.all_special_ids}
+        special = {*ends, *self._lm.tokenizer.all_special_ids}
         for draft, new in zip(drafts, out[:, width:].tolist(), strict=True):
             new = new[: draft.n_new]
             free = [at for at in range(len(new)) if at not in draft.forced]
@@ -167,40 +131,7 @@ class LocalGenerator:
 
     @cached_property
     def _codec(self) -> TokenizerCodec:
-        return TokenizerCodec(self._loaded("AutoTokenizer"))
-
-    @cached_property
-    def _model_and_ends(self) -> "tuple[PreTrainedModel, list[int]]":
-        """The model, and the tokens that end a text."""
-        from transformers import GenerationConfig
-
-        model = self._loaded("AutoModelForCausalLM", dtype=torch.float32)
-        ends = model.generation_config.eos_token_id
-        if ends is None:
-            ends = self._codec.tokenizer.eos_token_id
-        # What `_write` leaves unset would come from here: penalties, and ends within a key.
-        model.generation_config = GenerationConfig()
-        as_list = ends if isinstance(ends, list) else [ends] if ends is not None else []
-        return model.to(self.device).eval(), as_list
-
-    @property
-    def _longest(self) -> int:
-        """Tokens of prompt and text together."""
-        config = self._model_and_ends[0].config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or sys.maxsize)
-
-    def _loaded(self, kind: str, **options: Any) -> Any:
-        import transformers
-
-        try:
-            with quiet():
-                return getattr(transformers, kind).from_pretrained(self._where, **options)
-        except Exception as error:  # transformers raises a dozen unrelated types here
-            first = next(iter(str(error).strip().splitlines()), "no reason given")
-            raise ModelError(
-                f"cannot load the generator {self.source}: {type(error).__name__}: {first}; it "
-                "must be a causal language model that transformers knows"
-            ) from error
+        return TokenizerCodec(self._lm.tokenizer)
 
 
 @dataclass(frozen=True, eq=False)

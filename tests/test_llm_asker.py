@@ -232,7 +232,7 @@ def test_local_chat_template(model_folder, tmp_path):
     template.write_text(turns)
     plain = LocalAsker(model_folder)
     question = Question("sun", "rain", 4)
-    encode = plain._tokenizer
+    encode = plain._lm.tokenizer
     assert LocalAsker(folder)._prompt(question) == encode("<system>sun<user>rain")["input_ids"]
     refuse = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
     template.write_text(refuse + turns)
