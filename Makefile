@@ -14,10 +14,10 @@ export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev demo test test-fast test-tl39 lint format bench subject build clean distclean
+.PHONY: help install dev demo test test-fast test-tl39 test-saelens lint format bench subject build clean distclean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # -- environments: one stamp per extra, renewed when pyproject.toml or the pins change -----------------
 
@@ -65,6 +65,9 @@ test-fast: $(VENV)/.installed-test ## the tests that take less than half a secon
 
 test-tl39: $(VENV39)/.installed ## the whole suite with transformer-lens 3.9 and sae-lens, in .venv-tl39
 	$(VENV39)/bin/python -m pytest
+
+test-saelens: $(VENV39)/.installed ## what needs sae-lens: its coders, and hookpoints with transformer-lens 3.9
+	$(VENV39)/bin/python -m pytest -q tests/test_saelens.py tests/test_hookpoints.py tests/test_model.py
 
 lint: $(VENV)/.installed-dev ## ruff, its formatter, and strict mypy: report, change nothing
 	$(BIN)/ruff check

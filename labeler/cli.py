@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labeler.cli_analysis import add_commands
+from labeler.cli_audit import add_audit
+from labeler.cli_explain import add_explain
 from labeler.cli_functions import functions_app
+from labeler.cli_interop import add_interop
 from labeler.cli_verify import add_verify
 from labeler.errors import LabelerError, OptionError
 from labeler.memory import keep_freed_memory
@@ -34,7 +37,9 @@ app = typer.Typer(
 Out = Annotated[Path, typer.Option("--out", help="The run's folder.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Model = Annotated[str, typer.Option(help="Model: hub name or local folder.")]
-Coder = Annotated[str, typer.Option(help="Sparse coders: hub name or folder, sparsify's layout.")]
+Coder = Annotated[
+    str, typer.Option(help="Sparse coders: hub name, folder or file; neurons[:K], residual[:K].")
+]
 Corpus = Annotated[
     str,
     typer.Option(help="stdlib, a folder, a .txt/.jsonl/.parquet file, or a data set name."),
@@ -313,7 +318,10 @@ def demo_command(
     )
 
 
+add_explain(app)
+add_audit(app)
 add_commands(app)
+add_interop(app)
 app.add_typer(functions_app, name="functions")
 
 

@@ -77,6 +77,7 @@ def explain_command(
     A baseline: no label needs it, and an explanation is no label. What it will cost is shown
     first, what it has cost at the end. Answers are kept, and a run that was stopped continues.
     """
+    from labeler.beside_run import beside
     from labeler.eval.llm.config import ExplainConfig
     from labeler.explain_run import estimate, explain_run
     from labeler.inputs import Run
@@ -100,4 +101,6 @@ def explain_command(
         for line in estimate(run, config).lines():
             typer.echo(line)
         return
-    typer.echo(f"explanations: {explain_run(run, config, typer.echo)}")
+    folder = explain_run(run, config, typer.echo)
+    beside(run, folder, typer.echo)
+    typer.echo(f"explanations: {folder}")

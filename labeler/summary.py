@@ -45,9 +45,26 @@ def write_summary(run: Run) -> dict[str, Any]:
         out["all_layers"]["by_budget"] = {
             budget: {"recovered": entry["recovered"]} for budget, entry in only["by_budget"].items()
         }
+    if prose := _explanations(run.out):
+        out["explanations"] = prose
     out["timing_s"] = read_json(run.out / "timing.json", RunError, "run the steps first")
     write_json(run.out / "summary.json", out)
     return out
+
+
+def _explanations(out: Path) -> dict[str, Any]:
+    """Explanations by language models, by author and hookpoint; they count nowhere else."""
+    found: dict[str, Any] = {}
+    for marker in sorted((out / "explain").glob("*/done.json")):
+        cure = f"delete {marker.parent} and run `labeler explain` again"
+        done = read_json(marker, RunError, cure)
+        beside = marker.with_name("beside.json")
+        more = read_json(beside, RunError, cure)["hookpoints"] if beside.exists() else {}
+        found[done["author"]] = {
+            name: facts | {key: more.get(name, {}).get(key) for key in ("means", "rewritten")}
+            for name, facts in done["hookpoints"].items()
+        }
+    return found
 
 
 def read_rewrite(out: Path, name: str) -> dict[str, Any]:

@@ -45,6 +45,11 @@ def test_the_same_words_on_several_latents_are_a_set():
 
 def test_copies_that_all_hold_are_no_suspicion():
     assert suspicious_sets(table(["supported"] * 4, ["commas"] * 4)) == []
+    assert suspicious_sets(table(["supported", *["unverifiable"] * 3], ["commas"] * 4)) == []
+
+
+def test_copies_of_which_none_holds_are_a_set():
+    assert kinds(suspicious_sets(table(["unverifiable"] * 4, ["nouns"] * 4))) == ["copied"]
 
 
 def test_failures_are_not_copies_of_each_other():

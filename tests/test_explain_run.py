@@ -417,7 +417,7 @@ def test_interrupted_and_continued(run: Run, made: Path, tmp_path: Path) -> None
         folder = explain_folder(run.out, "endpoint:scripted/model")
         assert not (folder / "done.json").exists()
         kept = len(lines(folder / "answers.jsonl"))
-        assert n_wanted // 2 - 8 <= kept <= n_wanted // 2 + 8
+        assert 0 < kept < n_wanted
         assert json.loads((folder / "usage.json").read_text())["n_requests"] >= kept
         server.bodies.clear()
         explain_run(run, config_of(server.url))

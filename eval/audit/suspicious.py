@@ -29,7 +29,8 @@ SHARE = 0.1
 TOPIC_SHARE = 0.5
 """The same for the topic of its documents."""
 
-JUDGED = ("supported", "too broad", "too narrow", "contradicted")
+WRONG = ("too broad", "too narrow", "contradicted")
+JUDGED = ("supported", *WRONG)
 """Verdicts that rest on what fires."""
 
 _EXAMPLES = 12
@@ -146,7 +147,7 @@ def _shares(found: pl.DataFrame, kind: str, least: float) -> pl.DataFrame:
 
 
 def _copied(rows: pl.DataFrame) -> list[Suspicion]:
-    """The same words on several latents, where they do not hold for all of them."""
+    """The same words on several latents, where they are wrong for some or hold for none."""
     words = pl.col("explanation").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
     groups = (
         rows.with_columns(words.str.strip_chars().alias("words"))
@@ -155,10 +156,11 @@ def _copied(rows: pl.DataFrame) -> list[Suspicion]:
         .agg(
             pl.struct("hookpoint", "latent").n_unique().alias("n"),
             (pl.col("verdict") == "supported").sum().alias("held"),
+            pl.col("verdict").is_in(WRONG).sum().alias("wrong"),
             pl.first("explanation"),
             pl.col("row").alias("rows"),
         )
-        .filter((pl.col("n") >= COPIES) & (pl.col("held") < pl.col("rows").list.len()))
+        .filter((pl.col("n") >= COPIES) & ((pl.col("wrong") > 0) | (pl.col("held") == 0)))
         .sort("n", "words", descending=[True, False])
     )
     return [

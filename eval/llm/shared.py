@@ -136,6 +136,7 @@ class Rules:
     Attributes
     ----------
     predicted : float32 [n, m, t]
+        The mean on the fit split where there is no rule.
     threshold : float32 [n]
         Prediction from which a rule says that its latent fires; infinity where there is no rule.
     labeled : bool [n]

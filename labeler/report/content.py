@@ -14,11 +14,13 @@ from labeler.eval.heldout import load_heldout_firings
 from labeler.fitted import FDR, MIN_FIT_FIRINGS, MIN_HELDOUT_FIRINGS
 from labeler.inputs import Run
 from labeler.labels import READABLE, LabelSet, label_folder
+from labeler.report.audit_section import audit_section
 from labeler.report.cards import Card, make_cards, read_scores
 from labeler.report.charts import BUDGETS, f1_panel, rewrite_chart, stacked_bars, tone, tones_of
 from labeler.report.choose import cards_per_hookpoint, choose
 from labeler.report.contexts import Sample
 from labeler.report.evidence import read_tried
+from labeler.report.explained import explained_section
 from labeler.report.origin import commands, facts, hashes, short
 from labeler.report.rewriting import dearest, dearest_of_all, fraction_charts, stand_ins
 from labeler.report.unlabeled import (
@@ -109,6 +111,9 @@ def report_content(run: Run) -> dict[str, Any]:
         ],
         "bars": stacked_bars(by_family, tones_of(families)),
         "type_tables": types_section(run),
+        "prose": explained_section(run),
+        "explain_command": shlex.join(["labeler", "explain", "--out", str(run.out)]),
+        "audits": audit_section(run),
         "curve": rewrite_chart(series, WHOLE),
         "triage": triage_section(
             triaged,

@@ -1,6 +1,7 @@
 """Fill the page's template: one HTML file that needs nothing beside it."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -30,8 +31,8 @@ def write_report(run: Run) -> Path:
     return path
 
 
-def render(content: dict[str, object]) -> str:
-    """Fill the template; every text is escaped, since tokens are whatever the corpus holds."""
+def render(content: Mapping[str, object], template: str = "page.html.j2") -> str:
+    """Fill a template; every text is escaped, since tokens are whatever the corpus holds."""
     environment = Environment(
         loader=FileSystemLoader(_FOLDER, encoding="utf-8"),
         autoescape=True,
@@ -40,9 +41,9 @@ def render(content: dict[str, object]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"num": number, "percent": percent, "signed": signed}
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(template).render(
         **content,
-        css=_own("page.css"),
+        css=_own("page.css") + "\n" + _own("audit.css"),
         js=_own("page.js"),
     )
 

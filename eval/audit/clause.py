@@ -1,0 +1,343 @@
+"""Reading one clause of an explanation after the other."""
+
+from collections.abc import Sequence
+
+from labeler.eval.audit.chain import Chain
+from labeler.eval.audit.cues import cue_words, is_neutral, is_unfinished
+from labeler.eval.audit.lexemes import LONGEST, Lexeme, decoded, written
+from labeler.eval.audit.lexicon import function_words
+from labeler.eval.audit.lists import bare_list, class_at, phrase_at
+from labeler.eval.audit.terms import Atom, AtomKind, Claim, Term
+
+_BEYOND_TOKENS = frozenset(
+    ("text", "texts", "sentence", "sentences", "passage", "passages", "document", "documents")
+)
+_COUNTED = frozenset(("tokens", "words", "positions", "token"))
+_NUMERIC = frozenset(("numbers", "digits", "years"))
+_PLACES = frozenset(("ends of sentences", "first words of a line", "first words of a sentence"))
+
+
+class ClauseReader:
+    """Reads clauses, and puts together what they claim."""
+
+    def __init__(self) -> None:
+        self._positive: list[Term] = []
+        self._negative: list[Term] = []
+        self._rest = False
+        """A word that was not read says where it fires."""
+        self._examples = False
+        self._contexts = False
+        self._outputs = False
+        self._clause: Sequence[Lexeme] = ()
+        self._chain = Chain()
+
+    def claim(self) -> Claim:
+        """What all clauses claim together."""
+        terms, unless = tuple(dict.fromkeys(self._positive)), tuple(dict.fromkeys(self._negative))
+        if not terms and unless and not self._rest:
+            terms = (Term(None),)
+        if not terms:
+            return Claim(contexts=self._contexts, outputs=self._outputs)
+        partial = self._rest or self._examples or self._contexts or self._outputs
+        return Claim(terms, unless, partial, self._contexts, self._outputs)
+
+    def read(self, clause: Sequence[Lexeme]) -> None:
+        """Read one clause."""
+        self._clause, self._chain = clause, Chain()
+        at = 0
+        while at < len(clause):
+            at = self._next(at)
+        self._close()
+
+    def _next(self, at: int) -> int:
+        """Read what is at a place and return where to go on."""
+        lexeme = self._clause[at]
+        if lexeme.quoted:
+            return self._literal(at)
+        if lexeme.kind == "mark":
+            return self._mark(at)
+        affix = _affix_word(lexeme.text)
+        if affix is not None:
+            self._chain.add(affix)
+            return at + 1
+        name, size = class_at(self._clause, at)
+        cue, length = phrase_at(self._clause, at, cue_words())
+        if name and size >= length:
+            return self._class(at, name, size)
+        if cue:
+            return self._cue(at, cue, length)
+        return self._word(at)
+
+    def _close(self, negative: bool = False) -> None:
+        """End the chain and begin another."""
+        into = self._negative if self._chain.negative else self._positive
+        into += self._chain.terms()
+        self._chain = Chain(negative=negative)
+
+    def _mark(self, at: int) -> int:
+        text = self._clause[at].text
+        chain = self._chain
+        if text == "," and chain.by_comma:
+            self._close(chain.negative)
+        elif text == ":":
+            chain.listing = True
+            return self._list(at + 1, examples=False)
+        elif text == "(" and chain.heads and chain.heads[-1].kind == "text":
+            end = self._closing(at)
+            if not any(one.quoted for one in self._clause[at:end]):
+                return end  # a gloss on what was quoted
+        elif text == "…":
+            self._examples = True
+        return at + 1
+
+    def _closing(self, at: int) -> int:
+        """Behind the bracket that closes the one here."""
+        depth = 0
+        for place in range(at, len(self._clause)):
+            lexeme = self._clause[place]
+            depth += (lexeme.low == "(") - (lexeme.low == ")")
+            if depth <= 0:
+                return place + 1
+        return len(self._clause)
+
+    def _literal(self, at: int) -> int:
+        lexeme = self._clause[at]
+        text = decoded(lexeme)
+        if not text or len(text) > LONGEST:
+            self._rest = True
+            return at + 1
+        behind = [one.low for one in self._clause[at + 1 : at + 3]]
+        gap = 0
+        while self._low(at + 1 + gap) == "_":
+            gap += 1
+        chain = self._chain
+        kind: AtomKind = "text"
+        if gap and at + 1 + gap < len(self._clause) and self._clause[at + 1 + gap].quoted:
+            return self._gapped(at, gap)
+        if behind[:1] in (["suffix"], ["prefix"]):
+            kind = "suffix" if behind[0] == "suffix" else "prefix"
+            at += 1
+        elif behind == ["so", "far"]:
+            kind, at = "prefix", at + 2
+        elif chain.affix:
+            kind = _kind(chain.affix)
+        stem = text.strip("-")
+        if kind == "text" and len(stem) > 1 and stem.isalpha() and len(stem) == len(text) - 1:
+            kind = "suffix" if text.startswith("-") else "prefix"
+        if kind != "text":
+            text = stem.strip() or text
+        chain.add(Atom(kind, text, _raw(lexeme)))
+        return at + 1
+
+    def _gapped(self, at: int, gap: int) -> int:
+        """Read two quoted tokens with others between, as our labels write them."""
+        one, other = self._clause[at], self._clause[at + 1 + gap]
+        first = Atom("text", decoded(one), _raw(one))
+        second = Atom("text", decoded(other), _raw(other))
+        self._chain.more.append(Term(second, after=(first,), gap=gap))
+        return at + 2 + gap
+
+    def _low(self, at: int) -> str:
+        return self._clause[at].low if 0 <= at < len(self._clause) else ""
+
+    def _class(self, at: int, name: str, size: int) -> int:
+        """Read a closed class, unless what follows names the member that is meant."""
+        end = at + size
+        chain = self._chain
+        after = self._clause[end] if end < len(self._clause) else None
+        if self._compound(at, end):
+            self._rest = True
+            return end
+        if after is not None and after.quoted:
+            return end
+        if after is not None and self._names_member(name, end):
+            chain.add(Atom("text", after.text))
+            return end + 1
+        if after is not None and after.low in ("(", ":"):
+            inside = self._clause[end : self._closing(end) if after.low == "(" else None]
+            if any(one.quoted for one in inside):
+                self._examples = True
+                return end + 1
+        if name in _PLACES and chain.heads:
+            self._rest = True
+            return end
+        if chain.affix == "prefix":
+            name = {"capital letters": "capitalised words", "digits": "numbers"}.get(name, "")
+            if not name:
+                self._rest = True
+                return end
+        if not (chain.listing and chain.has_class):
+            chain.add(Atom("class", name))
+        return end
+
+    def _compound(self, at: int, end: int) -> bool:
+        """Whether a name is part of a longer one: "financial articles", "number theory"."""
+        modified = self._says_something(at - 1)
+        plural = self._low(end - 1).endswith("s")
+        return modified or (not plural and self._says_something(end))
+
+    def _says_something(self, at: int) -> bool:
+        """Whether an unquoted word stands at a place that is no cue and not neutral."""
+        if not 0 <= at < len(self._clause) or self._clause[at].kind != "word":
+            return False
+        low = self._low(at)
+        known = phrase_at(self._clause, at, cue_words())[0] or class_at(self._clause, at)[0]
+        return not (known or is_neutral(low) or low in function_words() or low.isdigit())
+
+    def _names_member(self, name: str, at: int) -> bool:
+        """Whether the word at a place is the one that is meant: "the digit 3", "the pronoun I"."""
+        word = self._clause[at].text
+        if name in _NUMERIC:
+            return word.isdigit()
+        last = at + 1 == len(self._clause)
+        return last and self._low(at - 1) == name[:-1] and word.lower() in function_words()
+
+    def _cue(self, at: int, cue: str, size: int) -> int:
+        chain, end = self._chain, at + size
+        if cue in ("after", "before"):
+            anything = self._low(at) == "anything"
+            if anything and not chain.empty:
+                self._close(chain.negative)
+            chain = self._chain
+            chain.relation, chain.affix = cue, ""
+            chain.by_comma = anything or (chain.any and not chain.heads)
+        elif cue in ("not", "not of any"):
+            self._negate(cue)
+            return self._list_of_words(end)
+        elif cue == "any":
+            if not chain.empty:
+                self._close(chain.negative)
+            self._chain.any = True
+        elif cue in ("examples", "list"):
+            chain.listing = True
+            return self._list(end + (self._low(end) == "."), examples=cue == "examples")
+        elif cue in ("prefix", "suffix", "inside"):
+            return self._affix(at, cue, end)
+        elif cue == "outputs":
+            self._outputs = True
+            return len(self._clause)
+        elif cue == "context":
+            self._contexts = True
+        elif cue == "word":
+            return self._named(at, end)
+        return end
+
+    def _negate(self, cue: str) -> None:
+        chain = self._chain
+        if chain.negative and chain.empty:
+            # "never ... except": two negations.
+            self._chain = Chain()
+            return
+        if cue == "not of any":
+            chain.any = True
+        self._close(negative=True)
+
+    def _list_of_words(self, at: int) -> int:
+        """Read the exceptions that are named without quotes, up to the end of the clause."""
+        atoms, end = bare_list(self._clause, at, singles=True)
+        if class_at(self._clause, at)[0] and self._low(at) not in function_words():
+            return at
+        if end < len(self._clause) or any(
+            is_neutral(atom.text.lower()) and atom.text.lower() not in function_words()
+            for atom in atoms
+        ):
+            return at
+        for atom in atoms:
+            self._chain.add(atom)
+        return end if atoms else at
+
+    def _list(self, at: int, *, examples: bool) -> int:
+        """Read a list without quotes, if there is one."""
+        chain = self._chain
+        if examples and not chain.has_class:
+            self._examples = True
+        atoms, end = bare_list(self._clause, at)
+        for atom in atoms:
+            if not (chain.has_class and atom.kind == "class"):
+                chain.add(atom)
+        return end if atoms else at
+
+    def _affix(self, at: int, cue: str, end: int) -> int:
+        chain = self._chain
+        if cue == "inside" and self._low(at - 1) in _BEYOND_TOKENS:
+            self._contexts = True
+            return end
+        chain.affix = cue
+        last = len(self._clause) - 1
+        while end < last and self._low(end) in ("a", "the", "letter", "letters", "string"):
+            end += 1
+        if end < len(self._clause) and self._clause[end].kind == "word":
+            name, _ = class_at(self._clause, end)
+            word = self._clause[end].text.strip("-")
+            if not name and word and (end == last or not is_neutral(word.lower())):
+                chain.add(Atom(_kind(cue), word))
+                return end + 1
+        return end
+
+    def _named(self, at: int, end: int) -> int:
+        """Read what follows "the word", if it is a word and not about words."""
+        atoms, stop = bare_list(self._clause, end, singles=True)
+        singular = self._low(at - 1) == "the" and not self._low(at).endswith("s")
+        if not atoms or not (singular or self._low(at).endswith("s")):
+            return end
+        whole = stop >= len(self._clause)
+        relation, _ = phrase_at(self._clause, stop, cue_words())
+        closed = whole or relation in ("after", "before", "not") or self._low(stop) in ("(", ")")
+        plain = all(not is_neutral(atom.text.lower()) for atom in atoms)
+        grammar = all(atom.text.lower() in function_words() for atom in atoms)
+        if (plain and (closed or singular)) or (grammar and whole):
+            for atom in atoms:
+                self._chain.add(atom)
+            return stop
+        return end
+
+    def _word(self, at: int) -> int:
+        """Pass over a word that is no cue; note it if it says something."""
+        low = self._low(at)
+        if low == "but" and self._chain.negative:
+            self._close()
+        elif low == "where":
+            return self._expected(at)
+        elif low.isdigit() and self._low(at + 1) in _COUNTED and self._low(at + 2) == "after":
+            self._chain.gap = max(int(low) - 1, 0)
+            return at + 2
+        elif low.isdigit() and self._low(at + 1) == "more":
+            self._examples = True
+            return at + 2
+        elif self._low(at + 1).isdigit() and self._low(at + 2) == "fires":
+            # A call of another label, as our labels write them.
+            self._rest = True
+            return self._closing(at + 3)
+        elif is_unfinished(low):
+            self._examples = True
+        elif not is_neutral(low):
+            self._rest = True
+        return at + 1
+
+    def _expected(self, at: int) -> int:
+        """Pass over "where ... is expected next" of our labels: nothing that can be looked up."""
+        for place in range(at, len(self._clause) - 1):
+            pair = self._low(place), self._low(place + 1)
+            if pair in (("expected", "next"), ("last", "time")):
+                self._rest = True
+                return place + 2
+        return at + 1
+
+
+def _kind(affix: str) -> AtomKind:
+    kinds: dict[str, AtomKind] = {"prefix": "prefix", "suffix": "suffix", "inside": "inside"}
+    return kinds[affix]
+
+
+def _raw(lexeme: Lexeme) -> str:
+    """What is in backquotes, if that differs where a backslash is a backslash."""
+    raw = written(lexeme)
+    return raw if lexeme.kind == "code" and raw != decoded(lexeme) else ""
+
+
+def _affix_word(text: str) -> Atom | None:
+    """The affix that a word with a hyphen at its end is."""
+    stem = text.strip("-")
+    if len(stem) != len(text) - 1 or not stem.isalpha():
+        return None
+    return Atom("suffix" if text.startswith("-") else "prefix", stem)
