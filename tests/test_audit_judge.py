@@ -289,3 +289,27 @@ def audit_stored(path: Path) -> pl.DataFrame:
         mine = [one for one in found.explanations if one.hookpoint == place]
         parts.append(audit_hookpoint(mine, ground_of_contexts(place, found.contexts)))
     return pl.concat(parts)
+
+
+class Backwards(Overlap):
+    """Fits texts to contexts that have none of their words."""
+
+    def scores(self, texts: Sequence[str], contexts: Sequence[str]) -> Floats:
+        return -super().scores(texts, contexts)
+
+
+class Misspelling(Spelling):
+    """Predicts 1 where a token is no word of the text."""
+
+    def predict(self, text: str, tokens: Tokens) -> Floats:
+        return 1 - super().predict(text, tokens)
+
+
+def test_a_simulator_may_accuse_and_an_embedding_may_not() -> None:
+    texts = {CAT: "tales told by cat lovers", DOG: "dog days", NOISE: "sad stories from far away"}
+    explanations = [Explanation(HERE, latent, text) for latent, text in texts.items()]
+    simulated = audit_hookpoint(explanations, GROUND, token_scorer=Misspelling())
+    assert simulated["verdict"][0] == "contradicted", simulated["reason"][0]
+    embedded = audit_hookpoint(explanations, GROUND, context_scorer=Backwards())
+    assert "too little to tell" in embedded["reason"][0]
+    assert embedded["verdict"][0] == "unverifiable"

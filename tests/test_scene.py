@@ -1,6 +1,5 @@
 """What the tests of labels read: firings and calls on any text, partners, held-out F1 of both."""
 
-
 import numpy as np
 import polars as pl
 import pytest

@@ -110,7 +110,7 @@ class Gatherer:
         found = self._scorers.score(one.text, self._controls.texts(number), windows, watched)
         if found is None:
             return evidence
-        scored = replace(evidence, scorer=found.said, prose=found.against)
+        scored = replace(evidence, scorer=found.said, prose=found.against, accuses=found.accuses)
         if not claim or judge(scored)[0] in ("supported", "contradicted"):
             row.method = found.name
             row.set_auroc(found.against)

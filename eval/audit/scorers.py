@@ -32,6 +32,9 @@ class Scored(NamedTuple):
     said: str
     """The scorer in the reason: its name, and how much of its answer failed."""
 
+    accuses: bool
+    """Whether it may contradict."""
+
 
 class Scorers:
     """What judges prose.
@@ -58,10 +61,11 @@ class Scorers:
             against, failed = self._simulated(self._tokens, texts, windows, watched)
             lost = f", which failed on {failed:.0%} of the tokens (taken as silent)"
             name = self._tokens.name
-            return Scored(name, against, name + lost if failed else name)
+            return Scored(name, against, name + lost if failed else name, accuses=True)
         if self._contexts is not None:
             name = self._contexts.name
-            return Scored(name, self._fitting(self._contexts, texts, windows, watched), name)
+            against = self._fitting(self._contexts, texts, windows, watched)
+            return Scored(name, against, name, accuses=False)
         return None
 
     def _fitting(

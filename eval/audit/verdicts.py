@@ -52,7 +52,8 @@ below."""
 
 CHANCE = 0.5
 """AUROC that prose must stay below, with its whole interval, to be contradicted. A scorer that is
-blind to what a text says puts a true one at chance, so that chance accuses nobody."""
+blind to what a text says puts a true one at chance, so that chance accuses nobody. An embedding
+accuses nobody at all: it puts some true texts about grammar below chance."""
 
 
 _UNKNOWN = Estimate()
@@ -115,6 +116,9 @@ class Evidence:
         AUROC of a scorer's scores.
     scorer : str
         Which scorer; "" for none.
+    accuses : bool
+        Whether that scorer may contradict: one that reads the text at every token, not one that
+        compares topics.
     fires_on : str
         What the latent fires on, for the reason.
     copies, n_explained : int
@@ -137,6 +141,7 @@ class Evidence:
     contexts: Against = field(default_factory=Against)
     prose: Against = field(default_factory=Against)
     scorer: str = ""
+    accuses: bool = False
     fires_on: str = ""
     copies: int = 1
     n_explained: int = 1
@@ -255,7 +260,7 @@ def _scored(evidence: Evidence) -> tuple[str, str]:
     )
     if prose.better and prose.own.value >= FITS and prose.own.low > CHANCE:
         return "supported", facts
-    if prose.high < 0 and _below(prose.own, CHANCE):
+    if evidence.accuses and prose.high < 0 and _below(prose.own, CHANCE):
         return "contradicted", f"{facts}; {_fires_on(evidence)}"
     return "unverifiable", f"{facts}: too little to tell"
 
