@@ -1,6 +1,7 @@
 """`labeler verify --all` on the tiny model: files, counts, what is kept, what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from labeler.labels import LabelSet, label_folder
 from labeler.trial_config import TrialConfig
 from labeler.trial_run import drawn
 from tests.llm_servers import BadServer
+from tests.scripted_server import Body, ScriptedServer, honest, kind_of
 
 pytestmark = pytest.mark.slow
 
@@ -192,8 +194,23 @@ def test_verdicts_on_other_labels_are_not_shown(copy: Run) -> None:
         steps.report(copy)
 
 
+def strongest(body: Body) -> str:
+    """Names a token that is marked; answers honestly after that."""
+    if kind_of(body) != "explain":
+        return honest(body)
+    marked = re.findall(r"<<(.*?)>>", body["messages"][1]["content"])
+    return f"[EXPLANATION]: the token {json.dumps(marked[0])}"
+
+
 def test_a_run_with_every_option_is_reported(copy: Run) -> None:
     steps.rewrite(copy, 500, curves_tokens=200)
+    with ScriptedServer(strongest) as server:
+        explain = f"explain --out {copy.out} --latents 3 --windows 10 --llm-base-url {server.url}"
+        explained = CliRunner().invoke(app, [*explain.split(), "--quiet"])
+    assert explained.exit_code == 0, explained.output
+    audit = f"audit --labels {copy.out}/explain/endpoint-scripted-model --run {copy.out} --quiet"
+    audited = CliRunner().invoke(app, audit.split())
+    assert audited.exit_code == 0, audited.output
     steps.report(copy)
     html = (copy.out / "report.html").read_text(encoding="utf-8")
     for words in (
@@ -201,9 +218,14 @@ def test_a_run_with_every_option_is_reported(copy: Run) -> None:
         "seed criterion, with a control",
         "intruder",
         "unseen:edit",
+        "Explanations by a language model",
+        "Explanations of others",
     ):
         assert words in html
-    entry = json.loads((copy.out / "summary.json").read_text())["hookpoints"]["layers.1.mlp"]
+    summary = json.loads((copy.out / "summary.json").read_text())
+    baseline = summary["explanations"]["endpoint:scripted/model"]["layers.1.mlp"]
+    assert baseline["rewritten"]["all"]["ce"]["explanation"] > 0
+    entry = summary["hookpoints"]["layers.1.mlp"]
     found = facts(copy)
     assert entry["verdicts"] == found["verdicts"]
     for name in ("actives", "standard", "seed_protocol", "ablation"):
