@@ -258,7 +258,8 @@ def _summary(hookpoint: str, results: Results, seed: int) -> str:
     failed, wanted = (
         sum(int(one[name] or 0) for one in means.values()) for name in ("failed", "n")
     )
-    counts = f"{n_explained} of {n} latents explained, {failed:,} of {wanted:,} answers failed"
+    lost = f"{failed:,} of {wanted:,} answers about windows and tokens failed"
+    counts = f"{n_explained} of {n} latents explained, {lost}"
     return f"{hookpoint}: " + ", ".join([counts, *shown])
 
 
