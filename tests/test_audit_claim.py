@@ -13,6 +13,29 @@ from labeler.eval.audit.stored import copies, failure, is_copied, normalised
 from labeler.explanations import Explanation
 
 WHOLE = {
+    'fires on "." when it follows "t", "a" right after ":" and "as" before "x"': (
+        '"." after "t", "a" after ":", "as" before "x"'
+    ),
+    'the token "_" right after "t", the token "x" right after ")"': '"_" after "t", "x" after ")"',
+    'occurrences of "e" and the position right after "ure".': '"e", any token after "ure"',
+    'the "er" token, as well as tokens that directly follow the word "av"': (
+        '"er", any token after "av"'
+    ),
+    'the token "." right after "1", as well as the "d" token': '"." after "1", "d"',
+    'either "." after "sys" or instances of the token "x"': '"." after "sys", "x"',
+    'fires after the word "a" or the word "b"': 'any token after "a" or "b"',
+    'words that follow "a" and words that end in "ule"': (
+        'any token after "a", words that end in "ule"'
+    ),
+    'triggers on "days", when the token before it is "30"': '"days" after "30"',
+    '"ab" or "people" but only when preceded by "b"': '"ab" after "b", "people" after "b"',
+    'Strong activation on "pass", across many different contexts.': '"pass"',
+    'a few specific tokens: "b", "id"': '"b", "id"',
+    'Fires everywhere but on "b"': 'any token, except "b"',
+    'ignores words that begin with "max" and fires on everything else': (
+        'any token, except words that begin with "max"'
+    ),
+    'Does not fire on whatever comes right after "a".': 'any token, except any token after "a"',
     'the words "he" and "she"': '"he", "she"',
     "‘she’ and “he” or «it»": '"she", "he", "it"',
     "fires on the word 'don't' and 'it's'": '"don\'t", "it\'s"',

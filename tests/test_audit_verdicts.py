@@ -60,6 +60,11 @@ def prose(found: Against, **more: object) -> Evidence:
         (part(LOW, LOW, SAME, contexts=Against(LOW, 0.5, -0.4, 0.1)), "contradicted"),
         (part(LOW, LOW, SAME, contexts=Against(LOW, 0.5, -0.4, 0.1), occurrences=9),
          "unverifiable"),
+        # A list that goes on, all of it read: what it misses counts for nothing, what it says does.
+        (part(SURE, LOW, BETTER, examples=True), "supported"),
+        (part(LOW, SURE, BETTER, examples=True), "too broad"),
+        (part(LOW, LOW, SAME, examples=True), "contradicted"),
+        (part(LOW, LOW, SAME, examples=True, occurrences=9), "unverifiable"),
         # Prose: chance accuses nobody; what is worse than chance and than others is contradicted.
         (prose(BETTER), "supported"),
         (prose(Against(CHANCE, 0.5, -0.1, 0.1)), "unverifiable"),

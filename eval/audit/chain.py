@@ -23,6 +23,8 @@ class Chain:
         Where the next item belongs.
     by_comma : bool
         The relation ends at the next comma.
+    by_noun : bool
+        What it stands after or before was named with a noun: `after the token "a"`.
     affix : {"", "prefix", "suffix", "inside"}
         How the next items are to be found within words.
     listing : bool
@@ -37,6 +39,7 @@ class Chain:
     gap: int = 0
     relation: str = ""
     by_comma: bool = False
+    by_noun: bool = False
     affix: str = ""
     listing: bool = False
     more: list[Term] = field(default_factory=list)
@@ -50,6 +53,11 @@ class Chain:
     def has_class(self) -> bool:
         """Whether a closed class heads it."""
         return any(atom.kind == "class" for atom in self.heads)
+
+    @property
+    def related(self) -> bool:
+        """Whether something was read that it stands after or before."""
+        return bool(self.after or self.before)
 
     @property
     def empty(self) -> bool:

@@ -6,6 +6,7 @@ No reading is guessed from the data.
 """
 
 import re
+from dataclasses import replace
 
 from labeler.eval.audit.clause import ClauseReader
 from labeler.eval.audit.cues import is_neutral, is_unfinished
@@ -74,7 +75,8 @@ def read_claim(text: str) -> Claim:
             reader.read(clause)
     claim = reader.claim()
     if claim and (cut or longer or is_cut_off(text)):
-        return Claim(claim.terms, claim.unless, True, claim.contexts, claim.outputs)
+        whole = claim.examples or not claim.partial
+        return replace(claim, partial=True, examples=whole)
     return claim
 
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from labeler.eval.audit.atoms import affix_kind, affix_word, raw_text
 from labeler.eval.audit.chain import Chain
 from labeler.eval.audit.cues import cue_words, is_neutral, is_unfinished
-from labeler.eval.audit.lexemes import LONGEST, Lexeme, decoded, written
+from labeler.eval.audit.lexemes import LONGEST, Lexeme, decoded
 from labeler.eval.audit.lexicon import function_words
-from labeler.eval.audit.lists import bare_list, class_at, phrase_at
+from labeler.eval.audit.lists import bare_list, class_at, phrase_at, says_something
+from labeler.eval.audit.pairs import begins_pair, begins_thing, closing, has_noun, named_again
 from labeler.eval.audit.terms import Atom, AtomKind, Claim, Term
 
 _BEYOND_TOKENS = frozenset(
@@ -38,8 +40,15 @@ class ClauseReader:
             terms = (Term(None),)
         if not terms:
             return Claim(contexts=self._contexts, outputs=self._outputs)
-        partial = self._rest or self._examples or self._contexts or self._outputs
-        return Claim(terms, unless, partial, self._contexts, self._outputs)
+        unread = self._rest or self._contexts or self._outputs
+        return Claim(
+            terms,
+            unless,
+            unread or self._examples,
+            self._contexts,
+            self._outputs,
+            examples=self._examples and not unread,
+        )
 
     def read(self, clause: Sequence[Lexeme]) -> None:
         """Read one clause."""
@@ -56,7 +65,7 @@ class ClauseReader:
             return self._literal(at)
         if lexeme.kind == "mark":
             return self._mark(at)
-        affix = _affix_word(lexeme.text)
+        affix = affix_word(lexeme.text)
         if affix is not None:
             self._chain.add(affix)
             return at + 1
@@ -83,22 +92,12 @@ class ClauseReader:
             chain.listing = True
             return self._list(at + 1, examples=False)
         elif text == "(" and chain.heads and chain.heads[-1].kind == "text":
-            end = self._closing(at)
+            end = closing(self._clause, at)
             if not any(one.quoted for one in self._clause[at:end]):
                 return end  # a gloss on what was quoted
         elif text == "…":
             self._examples = True
         return at + 1
-
-    def _closing(self, at: int) -> int:
-        """Behind the bracket that closes the one here."""
-        depth = 0
-        for place in range(at, len(self._clause)):
-            lexeme = self._clause[place]
-            depth += (lexeme.low == "(") - (lexeme.low == ")")
-            if depth <= 0:
-                return place + 1
-        return len(self._clause)
 
     def _literal(self, at: int) -> int:
         lexeme = self._clause[at]
@@ -106,6 +105,7 @@ class ClauseReader:
         if not text or len(text) > LONGEST:
             self._rest = True
             return at + 1
+        self._part(at)
         behind = [one.low for one in self._clause[at + 1 : at + 3]]
         gap = 0
         while self._low(at + 1 + gap) == "_":
@@ -120,20 +120,36 @@ class ClauseReader:
         elif behind == ["so", "far"]:
             kind, at = "prefix", at + 2
         elif chain.affix:
-            kind = _kind(chain.affix)
+            kind = affix_kind(chain.affix)
         stem = text.strip("-")
         if kind == "text" and len(stem) > 1 and stem.isalpha() and len(stem) == len(text) - 1:
             kind = "suffix" if text.startswith("-") else "prefix"
         if kind != "text":
             text = stem.strip() or text
-        chain.add(Atom(kind, text, _raw(lexeme)))
+        chain.add(Atom(kind, text, raw_text(lexeme)))
         return at + 1
+
+    def _part(self, at: int) -> None:
+        """Close the chain if the item at a place is none of those that it stands after."""
+        chain = self._chain
+        if chain.related:
+            again = named_again(self._clause, at) and not chain.by_noun
+            if again or begins_pair(self._clause, at):
+                self._close(chain.negative)
+        elif chain.relation:
+            chain.by_noun = has_noun(self._clause, at)
+
+    def _subject(self, at: int) -> None:
+        """Close the chain if the cue at a place has a subject of its own."""
+        chain = self._chain
+        if not chain.empty and begins_thing(self._clause, at):
+            self._close(chain.negative)
 
     def _gapped(self, at: int, gap: int) -> int:
         """Read two quoted tokens with others between, as our labels write them."""
         one, other = self._clause[at], self._clause[at + 1 + gap]
-        first = Atom("text", decoded(one), _raw(one))
-        second = Atom("text", decoded(other), _raw(other))
+        first = Atom("text", decoded(one), raw_text(one))
+        second = Atom("text", decoded(other), raw_text(other))
         self._chain.more.append(Term(second, after=(first,), gap=gap))
         return at + 2 + gap
 
@@ -154,7 +170,7 @@ class ClauseReader:
             chain.add(Atom("text", after.text))
             return end + 1
         if after is not None and after.low in ("(", ":"):
-            inside = self._clause[end : self._closing(end) if after.low == "(" else None]
+            inside = self._clause[end : closing(self._clause, end) if after.low == "(" else None]
             if any(one.quoted for one in inside):
                 self._examples = True
                 return end + 1
@@ -172,17 +188,9 @@ class ClauseReader:
 
     def _compound(self, at: int, end: int) -> bool:
         """Whether a name is part of a longer one: "financial articles", "number theory"."""
-        modified = self._says_something(at - 1)
+        modified = says_something(self._clause, at - 1)
         plural = self._low(end - 1).endswith("s")
-        return modified or (not plural and self._says_something(end))
-
-    def _says_something(self, at: int) -> bool:
-        """Whether an unquoted word stands at a place that is no cue and not neutral."""
-        if not 0 <= at < len(self._clause) or self._clause[at].kind != "word":
-            return False
-        low = self._low(at)
-        known = phrase_at(self._clause, at, cue_words())[0] or class_at(self._clause, at)[0]
-        return not (known or is_neutral(low) or low in function_words() or low.isdigit())
+        return modified or (not plural and says_something(self._clause, end))
 
     def _names_member(self, name: str, at: int) -> bool:
         """Whether the word at a place is the one that is meant: "the digit 3", "the pronoun I"."""
@@ -193,6 +201,8 @@ class ClauseReader:
         return last and self._low(at - 1) == name[:-1] and word.lower() in function_words()
 
     def _cue(self, at: int, cue: str, size: int) -> int:
+        if cue in ("after", "before", "examples", "list", "prefix", "suffix"):
+            self._subject(at)
         chain, end = self._chain, at + size
         if cue in ("after", "before"):
             anything = self._low(at) == "anything"
@@ -270,7 +280,7 @@ class ClauseReader:
             name, _ = class_at(self._clause, end)
             word = self._clause[end].text.strip("-")
             if not name and word and (end == last or not is_neutral(word.lower())):
-                chain.add(Atom(_kind(cue), word))
+                chain.add(Atom(affix_kind(cue), word))
                 return end + 1
         return end
 
@@ -307,7 +317,7 @@ class ClauseReader:
         elif self._low(at + 1).isdigit() and self._low(at + 2) == "fires":
             # A call of another label, as our labels write them.
             self._rest = True
-            return self._closing(at + 3)
+            return closing(self._clause, at + 3)
         elif is_unfinished(low):
             self._examples = True
         elif not is_neutral(low):
@@ -322,22 +332,3 @@ class ClauseReader:
                 self._rest = True
                 return place + 2
         return at + 1
-
-
-def _kind(affix: str) -> AtomKind:
-    kinds: dict[str, AtomKind] = {"prefix": "prefix", "suffix": "suffix", "inside": "inside"}
-    return kinds[affix]
-
-
-def _raw(lexeme: Lexeme) -> str:
-    """What is in backquotes, if that differs where a backslash is a backslash."""
-    raw = written(lexeme)
-    return raw if lexeme.kind == "code" and raw != decoded(lexeme) else ""
-
-
-def _affix_word(text: str) -> Atom | None:
-    """The affix that a word with a hyphen at its end is."""
-    stem = text.strip("-")
-    if len(stem) != len(text) - 1 or not stem.isalpha():
-        return None
-    return Atom("suffix" if text.startswith("-") else "prefix", stem)

@@ -76,6 +76,7 @@ def audit_hookpoint(
             failure=faults[number],
             claim=str(replace(claim, partial=False)),
             partial=claim.partial,
+            examples=claim.examples,
             about=claim.contexts,
             outputs=claim.outputs,
             copies=count[number],

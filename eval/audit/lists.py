@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from labeler.eval.audit.cues import cue_words, is_unfinished
+from labeler.eval.audit.cues import cue_words, is_neutral, is_unfinished
 from labeler.eval.audit.lexemes import Lexeme
 from labeler.eval.audit.lexicon import function_words
 from labeler.eval.audit.names import class_names
@@ -37,6 +37,15 @@ def phrase_at(
 def class_at(clause: Sequence[Lexeme], at: int) -> tuple[str, int]:
     """The closed class that is named at a place, and the words of its name."""
     return phrase_at(clause, at, class_names())
+
+
+def says_something(clause: Sequence[Lexeme], at: int) -> bool:
+    """Whether an unquoted word stands at a place that is no cue and not neutral."""
+    if not 0 <= at < len(clause) or clause[at].kind != "word":
+        return False
+    low = clause[at].low
+    known = phrase_at(clause, at, cue_words())[0] or class_at(clause, at)[0]
+    return not (known or is_neutral(low) or low in function_words() or low.isdigit())
 
 
 def bare_list(

@@ -33,21 +33,29 @@ _FAILURES = {
         r"\b(?:HTTP|status code|error code)[ :/.\d]*\b[45]\d\d\b",
         r"connection (?:error|refused|reset|timed out|aborted)\s*(?:-|:)",
         r"server may be down|server is (?:down|overloaded|unavailable)|service unavailable",
+        r"^\W*\w*(?:Error|Exception)\W*$|\b(?:model|server|service) (?:is )?(?:overloaded|busy)\b",
         r"(?:request|connection|generation) timed out|rate limit (?:exceeded|reached)",
-        r"out of memory\W*$|bad gateway|too many requests|quota exceeded|max(?:imum)? retries",
+        r"\bout of memory\b|bad gateway|too many requests|quota exceeded|max(?:imum)? retries",
         _PREFIX + r"(?:error|exception|failed)\W*$",
         r"could not (?:be )?(?:parsed?|generated?) (?:an? |the )?(?:explanation|response)?",
+        r"\bcould not (?:extract|find|read|obtain|get) (?:an? |the |any )?explanation",
+        r"\b(?:blocked|filtered|flagged) by (?:the |a )?(?:content|safety) ?(?:filter|policy)",
     ),
     "is a refusal": (
-        _PREFIX + r"(?:i'?m|i am) (?:sorry|unable|not able|afraid)",
+        _PREFIX + r"(?:i'?m|i am) (?:sorry|unable|not able|afraid)|^\W*i apologi[sz]e\b",
+        _PREFIX + r"(?:it is|it's) (?:unclear|not clear|impossible)\b|^\W*unable to \w+",
+        r"\b(?:can(?:no|')t|could not) be (?:identified|determined|inferred)\b",
         _PREFIX + r"(?:sorry|unfortunately)\b.{0,40}\b(?:can(?:no|')t|unable|not)\b",
         _PREFIX + r"i (?:can(?:no|')t|do not|don't|am unable|cannot|could not|couldn't) ",
         r"\bas an? (?:ai|artificial intelligence|language model|large language model)\b",
         r"please provide (?:more|the|some|me)\b",
+        r"\b(?:not|n't) (?:contain |have |provide |give )?enough (?:information|data|context)",
+        r"\binsufficient (?:information|data|context|examples)\b",
     ),
     "says nothing": (
         r"^\W*(?:no explanation\b.{0,20}|unknown|n/?a|none|null|nil|nan|undefined|todo|tbd|"
-        r"unclear|not sure|no (?:clear )?(?:pattern|description|answer|label)\b.{0,20}|empty|"
+        r"unclear|not sure|(?:\w+ )?not available|(?:no )?(?:description|explanation) available|"
+        r"no (?:clear )?(?:pattern|description|answer|label)\b.{0,20}|empty|"
         r"explanation|description|\[?explanation\]?\s*:|no output|nothing)\W*$",
         r"^[\W_]*$",
     ),

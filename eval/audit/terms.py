@@ -89,6 +89,8 @@ class Claim:
     partial : bool
         Only a part of the words was read: examples of a class that cannot be listed, or a
         condition that cannot be checked. Then what it misses or says too much accuses nobody.
+    examples : bool
+        Partial only in that its list goes on: what it misses counts for nothing, what it says does.
     contexts : bool
         The words speak of what a text is about, rather than of tokens.
     outputs : bool
@@ -100,6 +102,7 @@ class Claim:
     partial: bool = False
     contexts: bool = False
     outputs: bool = False
+    examples: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.terms)

@@ -7,7 +7,8 @@ docs/audit.md gives the reasons, and what was changed after a first look at resu
 3. words that make a whole claim are judged by precision and recall: *supported* (both at least a
    half), *too broad*, *too narrow*, *contradicted* (no better than controls, and bad);
 4. words that make part of a claim are *supported* by the part that can be read, or by its contexts,
-   and accused only if that part is worthless by every measure;
+   and accused only if that part is worthless by every measure, or if all of it could be read and
+   it is a list that goes on, of which most is wrong;
 5. prose is judged by a scorer's AUROC, if there is one;
 6. what remains is *duplicate* if many latents have the text, else *unverifiable*.
 
@@ -99,6 +100,8 @@ class Evidence:
     claim : str
         What its words claim; "" for prose.
     partial : bool
+    examples : bool
+        Partial only in that its list goes on.
     about : bool
         The words may speak of what a text is about: then examples alone support nothing.
     outputs : bool
@@ -128,6 +131,7 @@ class Evidence:
     failure: str = ""
     claim: str = ""
     partial: bool = False
+    examples: bool = False
     about: bool = False
     outputs: bool = False
     n_firings: int | None = None
@@ -223,6 +227,11 @@ def _part(evidence: Evidence) -> tuple[str, str]:
     enough = evidence.occurrences >= MIN_EXAMPLES and not evidence.about
     if evidence.better and precision.value >= GOOD and enough:
         return "supported", f"{facts}; examples, so that recall counts for nothing"
+    if evidence.examples and evidence.occurrences >= MIN_FIRINGS and _below(precision, GOOD):
+        if evidence.better or recall.value >= GOOD:
+            return "too broad", f"{facts}; {_fires_on(evidence)}"
+        if _below(recall, GOOD):
+            return "contradicted", f"{_instead(evidence)}; {facts}"
     if contexts.better and contexts.own.value >= FITS and contexts.own.low > CHANCE:
         return "supported", (
             f"contexts that have {evidence.claim} are those it fires in (AUROC "
