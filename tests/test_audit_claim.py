@@ -13,6 +13,18 @@ from labeler.eval.audit.stored import copies, failure, is_copied, normalised
 from labeler.explanations import Explanation
 
 WHOLE = {
+    '"b" with "a" right before it': '"b" after "a"',
+    'the token "b", strictly when "a" comes just before': '"b" after "a"',
+    'tokens with "a" and "b" right before them': 'any token after "a" or "b"',
+    'words with "foo" at the end': 'words that end in "foo"',
+    'words with "foo" or "bar" at the start': (
+        'words that begin with "foo", words that begin with "bar"'
+    ),
+    'the token "b" without "a" right before': '"b", except any token after "a"',
+    'the first token after "a"': 'any token after "a"',
+    '"b" (preceding token: "a")': '"b" after "a"',
+    'the token "a", along with words ending in "b"': '"a", words that end in "b"',
+    'Skips the token "a" and lights up on all the rest.': 'any token, except "a"',
     'fires on "." when it follows "t", "a" right after ":" and "as" before "x"': (
         '"." after "t", "a" after ":", "as" before "x"'
     ),
@@ -121,6 +133,9 @@ PARTIAL = {
 }
 
 NOTHING = (
+    'The token "a" will never set this latent off.',
+    'hardly ever on "a"',
+    "nothing to do with 'a'",
     "",
     "sadness and loss",
     "plural nouns",

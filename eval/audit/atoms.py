@@ -1,7 +1,7 @@
 """Items of a claim from the words that name them."""
 
 from labeler.eval.audit.lexemes import Lexeme, decoded, written
-from labeler.eval.audit.terms import Atom, AtomKind
+from labeler.eval.audit.terms import Atom, AtomKind, Term
 
 
 def affix_kind(affix: str) -> AtomKind:
@@ -22,3 +22,9 @@ def affix_word(text: str) -> Atom | None:
     if len(stem) != len(text) - 1 or not stem.isalpha():
         return None
     return Atom("suffix" if text.startswith("-") else "prefix", stem)
+
+
+def gapped(one: Lexeme, other: Lexeme, gap: int) -> Term:
+    """Two quoted tokens with others between, as our labels write them."""
+    first = Atom("text", decoded(one), raw_text(one))
+    return Term(Atom("text", decoded(other), raw_text(other)), after=(first,), gap=gap)

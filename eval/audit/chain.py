@@ -1,8 +1,8 @@
 """What is read of one stretch of a clause: items, and what they stand after or before."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from labeler.eval.audit.terms import Atom, Term
+from labeler.eval.audit.terms import Atom, AtomKind, Term
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Chain:
         The relation ends at the next comma.
     by_noun : bool
         What it stands after or before was named with a noun: `after the token "a"`.
+    apart : int
+        Items before the last word that sets what follows apart: `"a" with "b" before it`.
     affix : {"", "prefix", "suffix", "inside"}
         How the next items are to be found within words.
     listing : bool
@@ -40,6 +42,7 @@ class Chain:
     relation: str = ""
     by_comma: bool = False
     by_noun: bool = False
+    apart: int = 0
     affix: str = ""
     listing: bool = False
     more: list[Term] = field(default_factory=list)
@@ -63,6 +66,16 @@ class Chain:
     def empty(self) -> bool:
         """Whether nothing was read."""
         return not (self.heads or self.after or self.before or self.more)
+
+    def place(self, where: str) -> None:
+        """Put the items that were read last where words behind them say."""
+        first = min(self.apart, max(len(self.heads) - 1, 0))
+        moved, self.heads = self.heads[first:], self.heads[:first]
+        if where == "after":
+            self.after += moved
+        else:
+            kind: AtomKind = "suffix" if where == "suffix" else "prefix"
+            self.heads += [replace(one, kind=kind) for one in moved]
 
     def terms(self) -> list[Term]:
         """Its terms, in order of reading."""

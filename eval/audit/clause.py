@@ -2,20 +2,50 @@
 
 from collections.abc import Sequence
 
-from labeler.eval.audit.atoms import affix_kind, affix_word, raw_text
+from labeler.eval.audit.atoms import affix_kind, affix_word, gapped, raw_text
 from labeler.eval.audit.chain import Chain
 from labeler.eval.audit.cues import cue_words, is_neutral, is_unfinished
 from labeler.eval.audit.lexemes import LONGEST, Lexeme, decoded
 from labeler.eval.audit.lexicon import function_words
-from labeler.eval.audit.lists import bare_list, class_at, phrase_at, says_something
-from labeler.eval.audit.pairs import begins_pair, begins_thing, closing, has_noun, named_again
+from labeler.eval.audit.lists import (
+    bare_list,
+    class_at,
+    expected_end,
+    is_compound,
+    names_member,
+    phrase_at,
+)
+from labeler.eval.audit.pairs import (
+    SETS_APART,
+    begins_pair,
+    begins_thing,
+    closing,
+    has_noun,
+    named_again,
+    placed_behind,
+)
 from labeler.eval.audit.terms import Atom, AtomKind, Claim, Term
 
 _BEYOND_TOKENS = frozenset(
     ("text", "texts", "sentence", "sentences", "passage", "passages", "document", "documents")
 )
 _COUNTED = frozenset(("tokens", "words", "positions", "token"))
-_NUMERIC = frozenset(("numbers", "digits", "years"))
+_NEGATIVE = frozenset(
+    [
+        "no",
+        "none",
+        "nothing",
+        "neither",
+        "off",
+        "lacks",
+        "lack",
+        "absent",
+        "absence",
+        "hardly",
+        "rarely",
+    ]
+)
+"""Words that turn a claim round in ways that are not read."""
 _PLACES = frozenset(("ends of sentences", "first words of a line", "first words of a sentence"))
 
 
@@ -27,6 +57,8 @@ class ClauseReader:
         self._negative: list[Term] = []
         self._rest = False
         """A word that was not read says where it fires."""
+        self._unsaid = False
+        """A negation was read, and not what it negates."""
         self._examples = False
         self._contexts = False
         self._outputs = False
@@ -38,7 +70,7 @@ class ClauseReader:
         terms, unless = tuple(dict.fromkeys(self._positive)), tuple(dict.fromkeys(self._negative))
         if not terms and unless and not self._rest:
             terms = (Term(None),)
-        if not terms:
+        if not terms or self._unsaid:
             return Claim(contexts=self._contexts, outputs=self._outputs)
         unread = self._rest or self._contexts or self._outputs
         return Claim(
@@ -56,6 +88,7 @@ class ClauseReader:
         at = 0
         while at < len(clause):
             at = self._next(at)
+        self._unsaid |= self._chain.negative and self._chain.empty
         self._close()
 
     def _next(self, at: int) -> int:
@@ -69,6 +102,10 @@ class ClauseReader:
         if affix is not None:
             self._chain.add(affix)
             return at + 1
+        where, n_words = placed_behind(self._clause, at)
+        if where and self._chain.heads and not self._chain.related:
+            self._chain.place(where)
+            return at + n_words
         name, size = class_at(self._clause, at)
         cue, length = phrase_at(self._clause, at, cue_words())
         if name and size >= length:
@@ -113,7 +150,8 @@ class ClauseReader:
         chain = self._chain
         kind: AtomKind = "text"
         if gap and at + 1 + gap < len(self._clause) and self._clause[at + 1 + gap].quoted:
-            return self._gapped(at, gap)
+            chain.more.append(gapped(lexeme, self._clause[at + 1 + gap], gap))
+            return at + 2 + gap
         if behind[:1] in (["suffix"], ["prefix"]):
             kind = "suffix" if behind[0] == "suffix" else "prefix"
             at += 1
@@ -145,14 +183,6 @@ class ClauseReader:
         if not chain.empty and begins_thing(self._clause, at):
             self._close(chain.negative)
 
-    def _gapped(self, at: int, gap: int) -> int:
-        """Read two quoted tokens with others between, as our labels write them."""
-        one, other = self._clause[at], self._clause[at + 1 + gap]
-        first = Atom("text", decoded(one), raw_text(one))
-        second = Atom("text", decoded(other), raw_text(other))
-        self._chain.more.append(Term(second, after=(first,), gap=gap))
-        return at + 2 + gap
-
     def _low(self, at: int) -> str:
         return self._clause[at].low if 0 <= at < len(self._clause) else ""
 
@@ -161,12 +191,12 @@ class ClauseReader:
         end = at + size
         chain = self._chain
         after = self._clause[end] if end < len(self._clause) else None
-        if self._compound(at, end):
+        if is_compound(self._clause, at, end):
             self._rest = True
             return end
         if after is not None and after.quoted:
             return end
-        if after is not None and self._names_member(name, end):
+        if after is not None and names_member(self._clause, name, end):
             chain.add(Atom("text", after.text))
             return end + 1
         if after is not None and after.low in ("(", ":"):
@@ -185,20 +215,6 @@ class ClauseReader:
         if not (chain.listing and chain.has_class):
             chain.add(Atom("class", name))
         return end
-
-    def _compound(self, at: int, end: int) -> bool:
-        """Whether a name is part of a longer one: "financial articles", "number theory"."""
-        modified = says_something(self._clause, at - 1)
-        plural = self._low(end - 1).endswith("s")
-        return modified or (not plural and says_something(self._clause, end))
-
-    def _names_member(self, name: str, at: int) -> bool:
-        """Whether the word at a place is the one that is meant: "the digit 3", "the pronoun I"."""
-        word = self._clause[at].text
-        if name in _NUMERIC:
-            return word.isdigit()
-        last = at + 1 == len(self._clause)
-        return last and self._low(at - 1) == name[:-1] and word.lower() in function_words()
 
     def _cue(self, at: int, cue: str, size: int) -> int:
         if cue in ("after", "before", "examples", "list", "prefix", "suffix"):
@@ -304,10 +320,14 @@ class ClauseReader:
     def _word(self, at: int) -> int:
         """Pass over a word that is no cue; note it if it says something."""
         low = self._low(at)
+        if low in SETS_APART:
+            self._chain.apart = len(self._chain.heads)
+        self._unsaid |= low in _NEGATIVE
         if low == "but" and self._chain.negative:
             self._close()
-        elif low == "where":
-            return self._expected(at)
+        elif low == "where" and (behind := expected_end(self._clause, at)):
+            self._rest = True
+            return behind
         elif low.isdigit() and self._low(at + 1) in _COUNTED and self._low(at + 2) == "after":
             self._chain.gap = max(int(low) - 1, 0)
             return at + 2
@@ -322,13 +342,4 @@ class ClauseReader:
             self._examples = True
         elif not is_neutral(low):
             self._rest = True
-        return at + 1
-
-    def _expected(self, at: int) -> int:
-        """Pass over "where ... is expected next" of our labels: nothing that can be looked up."""
-        for place in range(at, len(self._clause) - 1):
-            pair = self._low(place), self._low(place + 1)
-            if pair in (("expected", "next"), ("last", "time")):
-                self._rest = True
-                return place + 2
         return at + 1

@@ -14,6 +14,7 @@ _LONGEST = 8
 _ITEM = 3
 """Most words of an item of a list."""
 
+_NUMERIC = frozenset(("numbers", "digits", "years"))
 _BETWEEN = frozenset((",", "/", "and", "or", "&"))
 _STOPS = frozenset(("after", "before", "not", "not of any", "outputs", "context"))
 
@@ -46,6 +47,30 @@ def says_something(clause: Sequence[Lexeme], at: int) -> bool:
     low = clause[at].low
     known = phrase_at(clause, at, cue_words())[0] or class_at(clause, at)[0]
     return not (known or is_neutral(low) or low in function_words() or low.isdigit())
+
+
+def is_compound(clause: Sequence[Lexeme], at: int, end: int) -> bool:
+    """Whether a class's name is part of a longer one: "financial articles", "number theory"."""
+    plural = clause[end - 1].low.endswith("s")
+    return says_something(clause, at - 1) or (not plural and says_something(clause, end))
+
+
+def names_member(clause: Sequence[Lexeme], name: str, at: int) -> bool:
+    """Whether the word at a place is the one that is meant: "the digit 3", "the pronoun I"."""
+    word = clause[at].text
+    if name in _NUMERIC:
+        return word.isdigit()
+    last = at + 1 == len(clause)
+    named = clause[at - 1].low if at else ""
+    return last and named == name[:-1] and word.lower() in function_words()
+
+
+def expected_end(clause: Sequence[Lexeme], at: int) -> int:
+    """Behind "where ... is expected next" of our labels, which cannot be looked up; 0 if not so."""
+    for place in range(at, len(clause) - 1):
+        if (clause[place].low, clause[place + 1].low) in (("expected", "next"), ("last", "time")):
+            return place + 2
+    return 0
 
 
 def bare_list(

@@ -24,9 +24,47 @@ _NOUNS = frozenset(
         "anything",
     ]
 )
-_JOINS = frozenset(("and", "or", "also", "&", "/", ",", "well", "plus"))
+_JOINS = frozenset(
+    ("and", "or", "also", "&", "/", ",", "well", "plus", "along", "additionally", "addition")
+)
 _CONDITIONS = frozenset(("when", "if", "where", "only", "but", "provided"))
 _RELATIONS = ("after", "before")
+
+
+SETS_APART = frozenset(("with", "where", "when", "if", "provided", "that", "whenever"))
+"""Words before what is said of an item rather than another item."""
+
+_ENDINGS = {
+    "at the end": "suffix",
+    "as their ending": "suffix",
+    "as its ending": "suffix",
+    "at the start": "prefix",
+    "at the beginning": "prefix",
+    "as their beginning": "prefix",
+    "as its beginning": "prefix",
+    "as its predecessor": "after",
+    "as their predecessor": "after",
+    "as the preceding word": "after",
+    "as the preceding token": "after",
+    "as the previous word": "after",
+    "as the previous token": "after",
+}
+_PLACED = {tuple(phrase.split()): place for phrase, place in _ENDINGS.items()}
+
+
+def placed_behind(clause: Sequence[Lexeme], at: int) -> tuple[str, int]:
+    """What words behind an item say of its place, and how many they are; "" and 0 for nothing.
+
+    `"a" with "b" right before it`, `words with "ing" at the end`.
+    """
+    found = phrase_at(clause, at, _PLACED)
+    if found[0] or phrase_at(clause, at, cue_words())[0] != "before":
+        return found
+    end = at + phrase_at(clause, at, cue_words())[1]
+    while _low(clause, end) in ("it", "them", "this", "that"):
+        end += 1
+    ends = end >= len(clause) or (clause[end].kind == "mark" and clause[end].text != "(")
+    return ("after", end - at) if ends or _low(clause, end) in _JOINS else ("", 0)
 
 
 def begins_pair(clause: Sequence[Lexeme], at: int) -> bool:

@@ -34,6 +34,9 @@ _FAILURES = {
         r"connection (?:error|refused|reset|timed out|aborted)\s*(?:-|:)",
         r"server may be down|server is (?:down|overloaded|unavailable)|service unavailable",
         r"^\W*\w*(?:Error|Exception)\W*$|\b(?:model|server|service) (?:is )?(?:overloaded|busy)\b",
+        r"\b[45]\d\d (?:gateway|request|internal|service|bad|too|unauthorized|forbidden|not)\b",
+        r"\btimed out\W*$|\b(?:Read|Connect)Timeout\b|\boverloaded\b|something went wrong",
+        r"^\W*empty (?:response|output|answer)\b|exceeded your (?:current )?quota",
         r"(?:request|connection|generation) timed out|rate limit (?:exceeded|reached)",
         r"\bout of memory\b|bad gateway|too many requests|quota exceeded|max(?:imum)? retries",
         _PREFIX + r"(?:error|exception|failed)\W*$",
@@ -42,6 +45,11 @@ _FAILURES = {
         r"\b(?:blocked|filtered|flagged) by (?:the |a )?(?:content|safety) ?(?:filter|policy)",
     ),
     "is a refusal": (
+        r"\bi can(?:no|')t (?:say|tell|determine|identify|see|find)\b|\bi won't be able\b",
+        r"\b(?:violat\w+|against) (?:\w+ )?(?:usage|content|safety) polic\w+",
+        r"\bnot possible to (?:tell|say|determine|identify)\b",
+        r"\bno examples (?:were|are) (?:given|provided)",
+        r"\b(?:could|can) you (?:please )?(?:share|provide|send)\b",
         _PREFIX + r"(?:i'?m|i am) (?:sorry|unable|not able|afraid)|^\W*i apologi[sz]e\b",
         _PREFIX + r"(?:it is|it's) (?:unclear|not clear|impossible)\b|^\W*unable to \w+",
         r"\b(?:can(?:no|')t|could not) be (?:identified|determined|inferred)\b",
@@ -53,8 +61,10 @@ _FAILURES = {
         r"\binsufficient (?:information|data|context|examples)\b",
     ),
     "says nothing": (
-        r"^\W*(?:no explanation\b.{0,20}|unknown|n/?a|none|null|nil|nan|undefined|todo|tbd|"
-        r"unclear|not sure|(?:\w+ )?not available|(?:no )?(?:description|explanation) available|"
+        r"^\W*(?:\[?explanation\]?\s*:\s*)?(?:no explanation\b.{0,20}|unknown|n/?a|none|null|"
+        r"nil|nan|undefined|"
+        r"todo|tbd|fixme|unclear|not sure|(?:\w+ )?(?:not |un)available|"
+        r"(?:no )?(?:description|explanation) available|"
         r"no (?:clear )?(?:pattern|description|answer|label)\b.{0,20}|empty|"
         r"explanation|description|\[?explanation\]?\s*:|no output|nothing)\W*$",
         r"^[\W_]*$",
