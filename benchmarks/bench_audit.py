@@ -20,7 +20,7 @@ Changed after a first run, where explanations and not the audit were at fault: w
 quotes only after "the word"; what is negated is joined by "or" alone; a token is not said again
 after another; underscores are no words; narrowed ones avoid "such as", "like" and "highest"; and
 marks, line ends and blanks before a token are read loosely as well as closely, which drops
-corruptions that are right all the same. Of what names a fault, "too broad" was added for negated
+corruptions that are right all the same; a swap hands no text out twice. Of what names a fault, "too broad" was added for negated
 ones and "duplicate" for error texts.
 """
 
@@ -53,9 +53,12 @@ from tests.planted_facts import Fact, Fired, Statement, TextCount, facts_of, sai
 from tests.planted_subject import openstax_tokens
 from tests.planted_text import mixed_tokens
 from tests.planted_wordings import WORDINGS, Wording
+from tests.planted_wordings_fourth import FOURTH
 from tests.planted_wordings_third import THIRD
 
-EVERY = WORDINGS | {"third": THIRD}
+EVERY = WORDINGS | {"third": THIRD, "fourth": FOURTH}
+"""The audit's reader was taught the first three; who wrote the fourth, and who taught the reader,
+did not know of each other's words."""
 
 FAULTS = {
     "swapped": ("contradicted",),

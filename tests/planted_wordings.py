@@ -1,7 +1,7 @@
 """Two ways to word explanations, as people and language models do.
 
-Both were written before anything was audited. Missed cases of the first were shown to the audit's
-makers, who taught it words; those of the second were not.
+Both were written before anything was audited. Since then the audit's reader was taught the words of
+both, and of the third (`tests.planted_wordings_third`) after it had been tried once.
 """
 
 from collections.abc import Mapping

@@ -23,12 +23,12 @@ FOURTH = Wording(
     },
     many={
         "token": (
-            *("{}", "the exact tokens {}", "one of several tokens: {}", "occurrences of {}"),
+            *("{}", "the exact tokens {}", "any of these tokens: {}", "occurrences of {}"),
             *("specific tokens such as {}", "a variety of tokens, including {}"),
             "several different tokens ({})",
         ),
         "word": (
-            *("the following words: {}", "one of several words: {}", "{}"),
+            *("the following words: {}", "any of these words: {}", "{}"),
             *("specific words such as {}", "a variety of words, including {}"),
             "several different words ({})",
         ),
@@ -82,7 +82,7 @@ FOURTH = Wording(
     ),
     union=(
         *("{} and/or {}", "{}, or {}", "{}, or alternatively {}", "{} and, separately, {}"),
-        *("two things: {} and {}", "{}; it also activates on {}"),
+        *("two things: {} and {}", "{} and, in other cases, {}"),
     ),
     frames=(
         *("{}", "{}.", "{C}", "{C}.", "The neuron activates on {}.", "Identifies {}."),
@@ -91,16 +91,20 @@ FOURTH = Wording(
         *("The latent focuses on {}.", "This neuron appears to detect {}."),
         *("The feature consistently activates on {}.", "The common pattern is {}."),
         *("The neuron seems to respond to {}.", "This latent activates when it encounters {}."),
-        *("Interpretation: {C}.", "Feature description: {C}", "Token-level detector for {}."),
+        *("Interpretation: {C}.", "Feature description: {C}"),
         *("{C}, in a wide range of contexts.", "High activation for {}."),
         *("The latent primarily activates on {}.", "The feature mostly fires on {}."),
-        "In all of the examples, the activating tokens are {}.",
+        "In all of the examples, the neuron activates on {}.",
     ),
     negated=(
-        *("anything that isn't {}", "The neuron does not activate on {}.", "all text except {}"),
+        *(
+            "everything with the exception of {}",
+            "The neuron does not activate on {}.",
+            "all text except {}",
+        ),
         *("This feature activates on everything except {}.", "Every token other than {}."),
         *("The latent is not activated by {}.", "Activates on any token apart from {}."),
-        *("This feature shows no activation on {}.", "tokens that aren't {}"),
+        *("This feature shows no activation on {}.", "all tokens, excluding {}"),
         "The latent does not respond to {}, but it activates on all other tokens.",
     ),
     open=("such as", "including", "primarily", "mostly", "High activation"),

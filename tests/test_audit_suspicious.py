@@ -35,7 +35,7 @@ def kinds(found: list[Suspicion]) -> list[str]:
 
 
 def test_the_same_words_on_several_latents_are_a_set():
-    verdicts = ["contradicted", "supported", "contradicted", "supported"]
+    verdicts = ["contradicted", "supported", "unverifiable", "supported"]
     found = suspicious_sets(table(verdicts, ["The Months!", "the months", "the  months.", "days"]))
     assert kinds(found) == ["copied"]
     assert found[0].n == 3
@@ -45,7 +45,7 @@ def test_the_same_words_on_several_latents_are_a_set():
 
 def test_copies_that_all_hold_are_no_suspicion():
     assert suspicious_sets(table(["supported"] * 4, ["commas"] * 4)) == []
-    assert suspicious_sets(table(["supported", *["unverifiable"] * 3], ["commas"] * 4)) == []
+    assert suspicious_sets(table(["supported", "contradicted"] * 2, ["commas"] * 4)) == []
 
 
 def test_copies_of_which_none_holds_are_a_set():

@@ -29,8 +29,7 @@ SHARE = 0.1
 TOPIC_SHARE = 0.5
 """The same for the topic of its documents."""
 
-WRONG = ("too broad", "too narrow", "contradicted")
-JUDGED = ("supported", *WRONG)
+JUDGED = ("supported", "too broad", "too narrow", "contradicted")
 """Verdicts that rest on what fires."""
 
 _EXAMPLES = 12
@@ -147,7 +146,7 @@ def _shares(found: pl.DataFrame, kind: str, least: float) -> pl.DataFrame:
 
 
 def _copied(rows: pl.DataFrame) -> list[Suspicion]:
-    """The same words on several latents, where they are wrong for some or hold for none."""
+    """The same words on several latents, where they hold for less than half."""
     words = pl.col("explanation").str.to_lowercase().str.replace_all(r"[^\p{L}\p{N}]+", " ")
     groups = (
         rows.with_columns(words.str.strip_chars().alias("words"))
@@ -156,11 +155,10 @@ def _copied(rows: pl.DataFrame) -> list[Suspicion]:
         .agg(
             pl.struct("hookpoint", "latent").n_unique().alias("n"),
             (pl.col("verdict") == "supported").sum().alias("held"),
-            pl.col("verdict").is_in(WRONG).sum().alias("wrong"),
             pl.first("explanation"),
             pl.col("row").alias("rows"),
         )
-        .filter((pl.col("n") >= COPIES) & ((pl.col("wrong") > 0) | (pl.col("held") == 0)))
+        .filter((pl.col("n") >= COPIES) & (2 * pl.col("held") < pl.col("rows").list.len()))
         .sort("n", "words", descending=[True, False])
     )
     return [

@@ -213,8 +213,6 @@ def _whole(evidence: Evidence) -> tuple[str, str]:
         return "too narrow", f"{facts}; {_fires_on(evidence)}"
     if precision.high < GOOD:
         return "too broad", f"{facts}; {_fires_on(evidence)}"
-    if f1.own.value >= GOOD:
-        return "supported", facts
     return "unverifiable", f"too few cases to tell: {facts}"
 
 
