@@ -20,8 +20,8 @@ Changed after a first run, where explanations and not the audit were at fault: w
 quotes only after "the word"; what is negated is joined by "or" alone; a token is not said again
 after another; underscores are no words; narrowed ones avoid "such as", "like" and "highest"; and
 marks, line ends and blanks before a token are read loosely as well as closely, which drops
-corruptions that are right all the same; a swap hands no text out twice. Of what names a fault, "too broad" was added for negated
-ones and "duplicate" for error texts.
+corruptions that are right all the same; a swap hands no text out twice. Of what names a fault, "too
+broad" was added for negated ones and "duplicate" for error texts.
 """
 
 import argparse
