@@ -79,6 +79,9 @@ class CoderFormat:
     holds : callable
         Whether a file or folder is one coder in this format; looks at names and small headers,
         unpickles nothing.
+    place : callable
+        The hookpoint of the coder at a path, from names and small headers; None where they do not
+        tell. Must bear paths that do not exist: those of a repository that is not downloaded yet.
     load : callable
         The coder at a path, checked against the model. The last argument is where it sits, as the
         user wrote it; None leaves that to the files, and a format whose files do not say it raises
@@ -88,4 +91,5 @@ class CoderFormat:
     name: str
     layout: str
     holds: Callable[[Path], bool]
+    place: Callable[[Path], Hookpoint | None]
     load: Callable[[Path, "SubjectModel", str | None], Coder]

@@ -15,8 +15,9 @@ import torch
 
 from labeler.coders.activations import JumpRelu
 from labeler.coders.affine import AffineCoder, AffineWeights
+from labeler.coders.coder import CoderFormat
 from labeler.coders.npz import npz_headers, read_npz
-from labeler.coders.place import LocatedFormat, hookpoint_at
+from labeler.coders.place import hookpoint_at
 from labeler.coders.tensors import check_fit, check_tensors, matrix_shape
 from labeler.errors import CoderError
 from labeler.hookpoints import Hookpoint, hookpoint_between
@@ -85,7 +86,7 @@ def _load(path: Path, model: SubjectModel, where: str | None) -> AffineCoder:
     )
 
 
-GEMMA_SCOPE = LocatedFormat(
+GEMMA_SCOPE = CoderFormat(
     name="gemma_scope",
     layout="gemma-scope-.../layer_20/width_16k/average_l0_71/params.npz",
     holds=_holds,

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from labeler.coders.formats import FORMATS
-from labeler.coders.place import LocatedFormat
 from labeler.errors import CoderError
 
 _CONFIG = "cfg.json"
@@ -93,6 +92,5 @@ def _chosen(
 
 def _place(path: Path) -> str | None:
     """What the path alone says."""
-    located = (one for one in FORMATS if isinstance(one, LocatedFormat))
-    found = (one.place(path) for one in located)
+    found = (one.place(path) for one in FORMATS)
     return next((place.name for place in found if place is not None), None)

@@ -9,7 +9,6 @@ from labeler.coders.basis import is_basis, load_basis
 from labeler.coders.coder import Coder, CoderFormat
 from labeler.coders.formats import FORMATS, layouts
 from labeler.coders.hub import download
-from labeler.coders.place import LocatedFormat
 from labeler.coders.torch_files import read_torch
 from labeler.errors import CoderError
 from labeler.hookpoints import layer_order, parse_hookpoint
@@ -116,7 +115,7 @@ def _recognised(root: Path) -> list[_Found]:
     """Every coder at or below a path."""
     found = []
     for path, one in _walk(root):
-        place = one.place(path) if isinstance(one, LocatedFormat) else None
+        place = one.place(path)
         found.append(_Found(path, one, place.name if place else None))
     if not found:
         if root.is_file() and root.name.endswith(_TORCH):

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from labeler.coders.activations import Relu, TopK
 from labeler.coders.affine import AffineCoder, AffineWeights
-from labeler.coders.place import LocatedFormat, hookpoint_at
+from labeler.coders.coder import CoderFormat
+from labeler.coders.place import hookpoint_at
 from labeler.coders.tensors import check_fit, check_tensors, matrix_shape
 from labeler.coders.torch_files import entries, has_strings, read_torch, stored, tensors
 from labeler.errors import CoderError
@@ -93,7 +94,7 @@ def _load(path: Path, model: SubjectModel, where: str | None) -> AffineCoder:
     )
 
 
-OPENAI = LocatedFormat(
+OPENAI = CoderFormat(
     name="openai",
     layout="resid_post_mlp_v5_32k/autoencoders/6.pt (pre_bias, latent_bias, encoder.weight, ...)",
     holds=_holds,

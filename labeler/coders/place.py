@@ -1,26 +1,9 @@
 """Where a coder sits: said by its files, by its path, or by the user."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from labeler.coders.coder import CoderFormat
 from labeler.errors import CoderError
 from labeler.hookpoints import Hookpoint, parse_hookpoint
-
-
-@dataclass(frozen=True)
-class LocatedFormat(CoderFormat):
-    """A format that can say where a coder sits before it is loaded.
-
-    Attributes
-    ----------
-    place : callable
-        The hookpoint of the coder at a path, from names and small headers; None where they do not
-        tell. Must bear paths that do not exist: those of a repository that is not downloaded yet.
-    """
-
-    place: Callable[[Path], Hookpoint | None]
 
 
 def hookpoint_at(path: Path, found: Hookpoint | None, where: str | None) -> Hookpoint:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from labeler.coders.activations import Firing, above_zero, in_slices
-from labeler.coders.place import LocatedFormat
+from labeler.coders.coder import CoderFormat
 from labeler.coders.saelens_config import CONFIG, WEIGHTS, SaeLensConfig, holds, read_config
 from labeler.coders.tensors import check_fit, check_tensors, read_safetensors
 from labeler.errors import CoderError
@@ -256,7 +256,7 @@ def _processing(path: Path, config: SaeLensConfig, place: Hookpoint, model: Subj
     return bool(kwargs.get("center_writing_weights")) and site in _CENTERED
 
 
-SAE_LENS = LocatedFormat(
+SAE_LENS = CoderFormat(
     name="sae_lens",
     layout=f"{CONFIG} and {WEIGHTS}",
     holds=holds,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from labeler.coders.activations import GroupMax, TopK
 from labeler.coders.affine import AffineCoder, AffineWeights
-from labeler.coders.place import LocatedFormat
+from labeler.coders.coder import CoderFormat
 from labeler.coders.tensors import check_fit, check_tensors, read_safetensors
 from labeler.errors import CoderError
 from labeler.hookpoints import Hookpoint, parse_hookpoint
@@ -114,7 +114,7 @@ def _place(folder: Path) -> Hookpoint | None:
         return None
 
 
-SPARSIFY = LocatedFormat(
+SPARSIFY = CoderFormat(
     name="sparsify",
     layout="layers.3.mlp/cfg.json and layers.3.mlp/sae.safetensors",
     holds=_holds,

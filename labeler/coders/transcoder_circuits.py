@@ -17,7 +17,8 @@ from pathlib import Path
 
 from labeler.coders.activations import Relu
 from labeler.coders.affine import AffineCoder, AffineWeights
-from labeler.coders.place import LocatedFormat, hookpoint_at
+from labeler.coders.coder import CoderFormat
+from labeler.coders.place import hookpoint_at
 from labeler.coders.restricted import Bag
 from labeler.coders.tensors import check_fit, check_tensors, matrix_shape
 from labeler.coders.torch_files import entries, has_strings, read_torch, stored, tensors
@@ -99,7 +100,7 @@ def _load(path: Path, model: SubjectModel, where: str | None) -> AffineCoder:
     )
 
 
-TRANSCODER_CIRCUITS = LocatedFormat(
+TRANSCODER_CIRCUITS = CoderFormat(
     name="transcoder_circuits",
     layout="one .pt or .pkl.gz with cfg and state_dict (W_enc, b_dec, ...)",
     holds=_holds,

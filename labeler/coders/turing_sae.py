@@ -12,7 +12,8 @@ from pathlib import Path
 
 from labeler.coders.activations import TopK
 from labeler.coders.affine import AffineCoder, AffineWeights
-from labeler.coders.place import LocatedFormat, hookpoint_at
+from labeler.coders.coder import CoderFormat
+from labeler.coders.place import hookpoint_at
 from labeler.coders.tensors import check_fit, check_tensors, matrix_shape
 from labeler.coders.torch_files import entries, has_strings, read_torch, stored, tensors
 from labeler.errors import CoderError
@@ -69,7 +70,7 @@ def _load(path: Path, model: SubjectModel, where: str | None) -> AffineCoder:
     )
 
 
-TURING = LocatedFormat(
+TURING = CoderFormat(
     name="turing",
     layout="sae_layer_0.pth (encoder.weight, decoder_bias, ...)",
     holds=_holds,
